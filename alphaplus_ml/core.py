@@ -93,9 +93,10 @@ def unknown_name(
     "The error for a name that a family does not have, with the nearest names it has"
     known = list(known)
     near = get_close_matches(str(name), known, n=3, cutoff=0.5)
-    shown = near or known[:12]
-    return UnknownNameError(f"No {family} has this name", name,
-                            f"{'Did you mean' if near else 'There are'}: {', '.join(shown)}{'' if near or len(known) <= 12 else ', ...'}?")
+    if near: way_out = f"Did you mean {', '.join(near)}?"
+    elif known: way_out = f"There are {', '.join(known[:12])}{', ...' if len(known) > 12 else ''}."
+    else: way_out = "There are none yet."
+    return UnknownNameError(f"No {family} has this name", name, way_out)
 
 # %% ../nbs/00_core.ipynb #37da2d1e
 def import_modules(

@@ -5,190 +5,34 @@
 # %% ../nbs/90_experiments.ipynb #e578213f
 from __future__ import annotations
 
-import ast
-import io
 import json
 import logging
-import math
 import os
 import re
 import subprocess
-import sys
 import tempfile
-import tokenize
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import distributions, version
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from .core import InputError, need, unknown_name
+from .core import InputError, need
 from .config import Settings, hide_password
+from .templates import checked_parameters, checkout, find_template, list_templates, parse_parameters, read_parameters, template_parameters
 from .store.database import Database
 from .tracking.base import outcome
 from .tracking.start import (ExperimentRun, default_config, known_run, open_database, relay,
                                          start_experiment_tracking)
 
 # %% auto #0
-__all__ = ['kinds', 'policy', 'remote', 'checkout', 'template_folder', 'find_template', 'Parameter', 'fitted', 'annotated_type',
-           'one_parameter', 'read_parameters', 'template_parameters', 'checked_parameters', 'from_text',
-           'parse_parameters', 'list_templates', 'environment_lock', 'code_version', 'stand_alone_html', 'CellWatch',
-           'watched_client', 'use_engine', 'execute', 'writable_runs', 'Run', 'write_json', 'error_text',
-           'begin_folder', 'end_folder', 'run_experiment', 'kernel_environment', 'run_comparisons', 'list_runs',
-           'resolve_run', 'RunDetails', 'show_run']
-
-# %% ../nbs/90_experiments.ipynb #9c3dd780
-def checkout()->Path|None:  # the folder that holds nbs/, None when the package is installed
-    "The source checkout that this package is imported from"
-    root = Path(str(files("alphaplus_ml"))).parent
-    return root if (root/"nbs"/"experiments").is_dir() else None
-
-def template_folder()->Path:
-    "Where the templates lie"
-    return checkout()/"nbs"/"experiments" if checkout() else Path(str(files("alphaplus_ml")))/"_templates"
-
-# %% ../nbs/90_experiments.ipynb #d7e939ea
-def find_template(
-    name:str|Path,  # a template's name, or the path of a notebook
-)->Path:            # absolute
-    "The notebook of a template"
-    if str(name).endswith(".ipynb"):
-        if not (path := Path(name).expanduser().absolute()).is_file(): raise InputError("A notebook to run is a file that exists", str(name))
-        return path
-    known = {path.stem: path.absolute() for path in sorted(template_folder().glob("*.ipynb"))}
-    if name not in known: raise unknown_name("template", name, known)
-    return known[name]
-
-# %% ../nbs/90_experiments.ipynb #aabf7fbe
-kinds = {"int": int, "float": float, "str": str, "bool": bool}
-
-@dataclass(frozen=True)
-class Parameter:
-    "One parameter of a template"
-    name:str       # as it stands in the notebook
-    type:str       # int, float, str or bool
-    optional:bool  # whether None is allowed
-    default:Any    # the value in the notebook
-    help:str       # the comment beside it
-
-# %% ../nbs/90_experiments.ipynb #e79a5828
-def fitted(
-    parameter:Parameter,  # the parameter
-    value:Any,            # what shall be its value
-)->Any:                   # the same value, as the parameter's type
-    "A value that fits its parameter, or a refusal"
-    if isinstance(value, np.generic): value = value.item()
-    if value is None and parameter.optional: return None
-    accepted = (int, float) if parameter.type == "float" else kinds[parameter.type]
-    fits = isinstance(value, accepted) and (parameter.type == "bool" or not isinstance(value, bool))
-    if not fits or (parameter.type == "float" and not math.isfinite(value)):
-        kind = parameter.type + ("|None" if parameter.optional else "")
-        raise InputError(f"The parameter {parameter.name!r} is of type {kind}", value, f"Its default is {parameter.default!r}.")
-    return kinds[parameter.type](value)
-
-# %% ../nbs/90_experiments.ipynb #7dd553ba
-def annotated_type(
-    node:ast.stmt,   # an assignment
-    default:Any,     # its value
-)->tuple[str, bool]: # the type's name, and whether None is allowed
-    "The type of a parameter, from its annotation or its default"
-    if getattr(node, "annotation", None) is None: return type(default).__name__, False
-    text = ast.unparse(node.annotation).replace(" ", "").strip("'\"")
-    plain = re.sub(r"^(?:typing\.)?Optional\[(.*)\]$", r"\1|None", text)
-    names = [name for name in plain.split("|") if name != "None"]
-    return names[0] if len(names) == 1 else text, "None" in plain.split("|")
-
-# %% ../nbs/90_experiments.ipynb #36b17648
-def one_parameter(
-    node:ast.stmt,     # a statement of the parameters cell
-    comments:dict,     # comment by line number
-)->Parameter:
-    "A parameter from its line in the notebook"
-    way_out = "Write for example: n_trials: int = 12  # configurations to try"
-    targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
-    if len(targets) != 1 or not isinstance(targets[0], ast.Name) or getattr(node, "value", None) is None:
-        raise InputError("A parameters cell holds nothing but assignments of one value to one name", ast.unparse(node), way_out)
-    try: default = ast.literal_eval(node.value)
-    except ValueError: raise InputError("A parameter's default is a literal", ast.unparse(node), way_out) from None
-    kind, optional = annotated_type(node, default)
-    if kind not in kinds: raise InputError("A parameter is an int, float, str or bool, or one of them or None", ast.unparse(node), way_out)
-    parameter = Parameter(targets[0].id, kind, optional, default, comments.get(node.end_lineno, ""))
-    fitted(parameter, default)
-    return parameter
-
-# %% ../nbs/90_experiments.ipynb #75c82750
-def read_parameters(
-    path:Path,              # a notebook
-)->dict[str, Parameter]:    # by name, in the notebook's order
-    "The parameters of a template"
-    try: notebook = need("nbformat").read(path, 4)
-    except Exception as error: raise InputError("A template is a Jupyter notebook", str(path), f"It cannot be read: {type(error).__name__}.") from error
-    tagged = [cell.source for cell in notebook.cells if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", [])]
-    if len(tagged) != 1:
-        raise InputError("A template has exactly one code cell tagged `parameters`", f"{len(tagged)} in {path.name}", "Tag the cell in JupyterLab's property inspector.")
-    try: tree = ast.parse(tagged[0])
-    except SyntaxError as error: raise InputError("A parameters cell is valid Python", str(error)) from None
-    tokens = tokenize.generate_tokens(io.StringIO(tagged[0]).readline)
-    comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
-    parameters = [one_parameter(node, comments) for node in tree.body]
-    return {parameter.name: parameter for parameter in parameters}
-
-# %% ../nbs/90_experiments.ipynb #a9b4ca9c
-def template_parameters(
-    name:str|Path,   # a template's name, or the path of a notebook
-)->pd.DataFrame:     # indexed by the parameter's name
-    "What can be set in a template: type, default and meaning"
-    rows = [asdict(parameter) for parameter in read_parameters(find_template(name)).values()]
-    frame = pd.DataFrame(rows, columns=["name", "type", "optional", "default", "help"], dtype=object).set_index("name")
-    frame["type"] += frame.pop("optional").map({True: "|None", False: ""})
-    return frame
-
-# %% ../nbs/90_experiments.ipynb #347924dc
-def checked_parameters(
-    name:str|Path,   # a template's name, or the path of a notebook
-    values:Mapping,  # value by parameter
-)->dict:             # the same values, fitted
-    "Values that a template can be run with, or a refusal"
-    known = read_parameters(find_template(name))
-    for given in values:
-        if given not in known: raise unknown_name(f"parameter of {Path(name).stem}", given, known)
-    return {given: fitted(known[given], value) for given, value in values.items()}
-
-# %% ../nbs/90_experiments.ipynb #33d73772
-def from_text(
-    parameter:Parameter,  # the parameter
-    text:str,             # what was typed
-)->Any:
-    "A typed value from text"
-    words = {"true": True, "yes": True, "false": False, "no": False}
-    if parameter.optional and text.lower() == "none": return None
-    if parameter.type == "str": return text
-    try: return words[text.lower()] if parameter.type == "bool" else kinds[parameter.type](text)
-    except (ValueError, KeyError): return fitted(parameter, text)
-
-def parse_parameters(
-    name:str|Path,          # a template's name, or the path of a notebook
-    texts:Iterable[str],    # each of the form key=value
-)->dict:                    # checked values
-    "Parameters from the command line"
-    pairs = [text.partition("=") for text in texts]
-    for key, sign, _ in pairs:
-        if not (key and sign): raise InputError("A parameter is given as key=value", key + sign, "For example: -p n_trials=20")
-    known = read_parameters(find_template(name))
-    return checked_parameters(name, {key: from_text(known[key], text) if key in known else text for key, _, text in pairs})
-
-# %% ../nbs/90_experiments.ipynb #e2f6269a
-def list_templates()->pd.DataFrame:  # indexed by name
-    "The templates: their titles and what can be set"
-    paths = sorted(template_folder().glob("*.ipynb"))
-    first = lambda path: next((cell.source for cell in need("nbformat").read(path, 4).cells if cell.cell_type == "markdown"), "")
-    rows = [{"template": path.stem, "title": first(path).split("\n")[0].lstrip("# "), "parameters": ", ".join(read_parameters(path))} for path in paths]
-    return pd.DataFrame(rows, columns=["template", "title", "parameters"]).set_index("template")
+__all__ = ['policy', 'remote', 'environment_lock', 'code_version', 'stand_alone_html', 'CellWatch', 'watched_client',
+           'use_engine', 'execute', 'writable_runs', 'Run', 'write_json', 'error_text', 'begin_folder', 'end_folder',
+           'run_experiment', 'kernel_environment', 'run_comparisons', 'list_runs', 'resolve_run', 'RunDetails',
+           'show_run']
 
 # %% ../nbs/90_experiments.ipynb #207db6bb
 def environment_lock()->str:  # one name==version per line, sorted
@@ -210,6 +54,7 @@ policy = "default-src 'none'; img-src data: blob:; media-src data:; font-src dat
 remote = re.compile(r"<script\b[^>]*\bsrc\s*=\s*[\"']?(?:https?:)?//.*?</script\s*>|<script\b(?:(?!</script)[\s\S])*?\bimport\s*\(?\s*[\"']https?:[\s\S]*?</script\s*>"
                     r"|<link\b[^>]*\bhref\s*=\s*[\"']?(?:https?:)?//[^>]*>", re.IGNORECASE)
 
+# %% ../nbs/90_experiments.ipynb #e3c5aaa6
 def stand_alone_html(
     notebook:Any,  # an executed notebook
     title:str,     # the page's title
@@ -306,11 +151,11 @@ class Run:
     metrics:dict       # what the notebook logged
     error:dict|None    # cell, name and text when it failed
 
-# %% ../nbs/90_experiments.ipynb #c31832e7
+# %% ../nbs/90_experiments.ipynb #a8fa0ee3
 def write_json(path:Path, value:Any): path.write_text(json.dumps(value, indent=2, default=str) + "\n")
-
 def error_text(error:dict|None)->str|None: return error and f"code cell {error['cell']}: {error['name']}: {error['text']}"
 
+# %% ../nbs/90_experiments.ipynb #c31832e7
 def begin_folder(
     run:ExperimentRun,   # just started
     template:Path,

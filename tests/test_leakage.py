@@ -115,6 +115,13 @@ def test_a_frame_of_one_asset_can_be_checked():
     with pytest.raises(LeakageError, match="close"): check_causal(lambda p: p["close"].diff(-1), single)
 
 
+@pytest.mark.parametrize("name", ["label end", "share of the sample", "far return", "next return"])
+def test_the_first_timestamp_is_where_the_leak_begins(name):
+    with pytest.raises(LeakageError) as caught: check_causal(leaking[name], panel)
+    first = leaking[name](panel).dropna().index[0][0] if name != "share of the sample" else days[1]     # 0/n is 0 for every n
+    assert caught.value.report.leaks["first"].tolist() == [first]
+
+
 def test_a_leak_at_the_very_start_needs_and_gets_an_early_cut():
     early = lambda p: p["close"].groupby(level="symbol").shift(-1).where(p.index.get_level_values(0) == days[4])
     with pytest.raises(LeakageError, match=str(days[4].date())): check_causal(early, panel)
@@ -188,9 +195,19 @@ def test_bad_input_is_refused(function, data, cuts, message):
     with pytest.raises(InputError, match=message): check_causal(function, data, cuts)
 
 
-def test_an_error_of_the_function_says_which_panel_it_got():
-    def picky(p):
+def test_a_function_that_refuses_short_panels_is_still_tested():
+    def picky(p, change):
         if len(p) < 100: raise KeyError("too short")
+        return change(p)
+    report = check_causal(lambda p: picky(p, causal["trailing mean"]), panel)
+    assert 0 < len(report.refused) < len(report.cuts) and "KeyError('too short')" in str(report)
+    with pytest.raises(LeakageError) as caught: check_causal(lambda p: picky(p, leaking["next return"]), panel)
+    assert caught.value.report.leaks["first"].tolist() == [days[0]] and caught.value.report.refused
+
+
+def test_the_error_of_a_function_that_refuses_every_cut_is_raised():
+    def picky(p):
+        if len(p) < len(panel): raise KeyError("too short")
         return p["close"]
     with pytest.raises(KeyError) as caught: check_causal(picky, panel)
     assert "the panel up to" in caught.value.__notes__[0]

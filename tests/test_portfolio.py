@@ -115,7 +115,9 @@ def test_one_series_without_symbols_trades_its_sign():
     prediction, returns = pd.Series([1., -2., np.nan, 3.], index=days[:4]), pd.Series([0.1, 0.1, 0.1, -0.1], index=days[:4])
     assert portfolio_weights(prediction).tolist() == [1, -1, 0, 1]
     assert np.allclose(portfolio_returns(prediction, returns, cost_bps=0), [0.1, -0.1, 0, -0.1])
-    assert overlapping_weights(portfolio_weights(prediction), 2).tolist() == [0.5, 0, -0.5, 0.5]
+    overlap = overlapping_weights(portfolio_weights(prediction), 2)
+    assert overlap.tolist() == [0.5, 0, -0.5, 0.5]
+    assert overlapping_weights(portfolio_weights(prediction.iloc[[2, 0, 3, 1]]), 2).tolist() == overlap.iloc[[2, 0, 3, 1]].tolist()
 
 
 def test_a_cost_is_paid_for_the_first_position_and_grows_with_its_rate():

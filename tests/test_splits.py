@@ -137,6 +137,11 @@ def test_a_subset_of_rows_finds_its_label_ends():
     assert listed(WalkForward(3, label_end=ends), half) == listed(WalkForward(3, label_end=ends[half]), half)
 
 
+def test_a_label_known_at_its_own_bar_never_takes_a_test_row_into_training():
+    folds = listed(WalkForward(3, label_end=stamps), grid)
+    assert folds == expected_folds(list(grid), list(stamps), 3) and not any(set(train) & set(test) for train, test in folds)
+
+
 def test_rows_without_a_label_are_tested_but_never_trained_on():
     ends = pd.Series(grid.get_level_values(0), index=grid) + pd.Timedelta("1D")
     ends[::4] = pd.NaT

@@ -94,11 +94,13 @@ class CausalReport:
     "What check_causal looked at, and what it found"
     columns:tuple        # every column of the function's result
     cuts:tuple           # the last timestamps known to the cut panels
-    leaks:pd.DataFrame   # per leaking column: first timestamp, and which futures showed it
+    leaks:pd.DataFrame   # per leaking column: the first timestamp, and the futures that showed it
     untested:tuple       # columns without a value up to the last cut
+    refused:dict         # the errors that the function raised for panels that end at a cut, by cut
     def __str__(self):
-        found = f"{len(self.leaks)} know the future" if len(self.leaks) else "none knows the future"
-        return f"{len(self.columns)} columns, {len(self.cuts)} cuts: {found}" + (f"; without any value to test: {', '.join(map(str, self.untested))}" if self.untested else "")
+        text = f"{len(self.columns)} columns, {len(self.cuts)} cuts, {len(self.leaks)} leaks"
+        if self.untested: text += f"; without a value to test: {', '.join(map(str, self.untested))}"
+        return text + "".join(f"; refused to end at {cut} ({error!r})" for cut, error in self.refused.items())
 
 # %% ../../nbs/24_evaluation.leakage.ipynb #42a8194e
 def _leaks(
@@ -113,6 +115,12 @@ def _leaks(
     stamps = full.index.get_level_values(0)
     return [{"column": name, "first": stamps[where].min(), "future": future} for name, where in differ.items() if where.any()]
 
+# %% ../../nbs/24_evaluation.leakage.ipynb #abcbd5ae
+def _absent_leaks(function:Callable, panel:pd.DataFrame, full:pd.DataFrame, cut:pd.Timestamp, rtol:float)->list[dict]:
+    "The columns that change when the panel ends at a cut"
+    past = np.asarray(panel.index.get_level_values(0) <= cut)
+    return _leaks(full[past], _compute(function, panel[past], f"the panel up to {cut}"), "absent", rtol)
+
 # %% ../../nbs/24_evaluation.leakage.ipynb #d2cb307c
 def _garbage_leaks(function:Callable, panel:pd.DataFrame, full:pd.DataFrame, cut:pd.Timestamp, rtol:float, seed:int)->list[dict]:
     "The columns that change with garbage after a cut"
@@ -120,23 +128,28 @@ def _garbage_leaks(function:Callable, panel:pd.DataFrame, full:pd.DataFrame, cut
     other = _compute(function, _with_garbage(panel, ~past, seed), f"garbage after {cut}")
     return _leaks(full[past], other[past], "garbage", rtol)
 
-# %% ../../nbs/24_evaluation.leakage.ipynb #523c80f4
-def _try_futures(function:Callable, panel:pd.DataFrame, full:pd.DataFrame, cuts:pd.Index, rtol:float, seed:int)->pd.DataFrame:
-    "Every column that changes in any of the other futures: first timestamp seen, and the futures"
-    found = []
+# %% ../../nbs/24_evaluation.leakage.ipynb #697b389d
+def _try_futures(function:Callable, panel:pd.DataFrame, full:pd.DataFrame, cuts:pd.Index, rtol:float, seed:int)->tuple[list[dict], dict]:
+    "What leaks in any of the other futures, and the cuts at which the function raised an error"
+    found, refused = [], {}
     for cut in cuts:
-        past = np.asarray(panel.index.get_level_values(0) <= cut)
-        found += _leaks(full[past], _compute(function, panel[past], f"the panel up to {cut}"), "absent", rtol)
+        try: found += _absent_leaks(function, panel, full, cut, rtol)
+        except Exception as error: refused[cut] = error
         found += _garbage_leaks(function, panel, full, cut, rtol, seed)
-    by_column = pd.DataFrame(found, columns=["column", "first", "future"]).groupby("column", sort=False)
-    return by_column.agg(first=("first", "min"), future=("future", lambda kinds: " and ".join(sorted(set(kinds)))))
+    return found, refused
+
+# %% ../../nbs/24_evaluation.leakage.ipynb #d71faa01
+def _by_column(found:list[dict])->pd.DataFrame:
+    "Per leaking column: the first timestamp seen, and the futures that showed it"
+    groups = pd.DataFrame(found, columns=["column", "first", "future"]).groupby("column", sort=False)
+    return groups.agg(first=("first", "min"), future=("future", lambda kinds: " and ".join(sorted(set(kinds)))))
 
 # %% ../../nbs/24_evaluation.leakage.ipynb #ec567120
 def _earliest(function:Callable, panel:pd.DataFrame, full:pd.DataFrame, leaks:pd.DataFrame, rtol:float, seed:int)->pd.DataFrame:
     "The leaks with the first timestamp at which each begins"
     times = panel.index.get_level_values(0).unique().sort_values()
     @cache
-    def leaking(position): return {leak["column"] for leak in _garbage_leaks(function, panel, full, times[position], rtol, seed)}
+    def leaking(position): return {leak["column"] for leak in _try_futures(function, panel, full, times[[position]], rtol, seed)[0]}
     first = {name: times[bisect_left(range(times.get_loc(leak["first"])), True, key=lambda k: name in leaking(k))] for name, leak in leaks.iterrows()}
     return leaks.assign(first=pd.Series(first, dtype=leaks["first"].dtype))
 
@@ -177,8 +190,10 @@ def check_causal(
     full, again = (_compute(function, panel, "the whole panel") for _ in range(2))
     if unstable := [leak["column"] for leak in _leaks(full, again, "same", rtol)]:
         raise InputError("The function gives the same values for the same panel", unstable, "Fix the seed of its random numbers.")
-    leaks = _earliest(function, panel, full, _try_futures(function, panel, full, cuts, rtol, seed), rtol, seed)
+    found, refused = _try_futures(function, panel, full, cuts, rtol, seed)
+    if len(refused) == len(cuts): raise refused[cuts[-1]]
+    leaks = _earliest(function, panel, full, _by_column(found), rtol, seed)
     untested = full.columns[full[np.asarray(stamps <= cuts.max())].isna().all()]
-    report = CausalReport(tuple(full.columns), tuple(cuts), leaks, tuple(untested))
+    report = CausalReport(tuple(full.columns), tuple(cuts), leaks, tuple(untested), refused)
     if len(leaks): raise _leakage(report)
     return report

@@ -52,9 +52,10 @@ def default_config(
     found = database.frame("ml_experiments", experiment_id="default")
     return ExperimentTrackingConfig(**found.iloc[0].config) if len(found) else ExperimentTrackingConfig()
 
-# %% ../../nbs/87_tracking.start.ipynb #853f7f3c
+# %% ../../nbs/87_tracking.start.ipynb #5266e543
 logger = logging.getLogger("alphaplus_ml.tracking")
 
+# %% ../../nbs/87_tracking.start.ipynb #853f7f3c
 class BackEnds:
     "The back ends of one run, told one after the other"
     def __init__(self,
@@ -191,7 +192,7 @@ def start_experiment_tracking(
     facts = RunFacts(config.experiment_name, config.experiment_type, parent=config.parent, config={"parameters": {}}, tags=tags)
     return ExperimentRun(facts, config, database, settings)
 
-# %% ../../nbs/87_tracking.start.ipynb #d3ac1fa1
+# %% ../../nbs/87_tracking.start.ipynb #694abdfd
 def open_database(
     settings:Settings,  # where things are kept
 )->Database:            # up to date
@@ -200,6 +201,7 @@ def open_database(
     database.upgrade()
     return database
 
+# %% ../../nbs/87_tracking.start.ipynb #d3ac1fa1
 def known_run(
     id:str,             # a run's id
     database:Database,

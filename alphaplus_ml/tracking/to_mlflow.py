@@ -52,9 +52,10 @@ def experiment_for(
         raise InputError("An experiment that is tracked to MLflow is not deleted there", name, "Restore it in MLflow, or choose another name.")
     return found.experiment_id
 
-# %% ../../nbs/85_tracking.to_mlflow.ipynb #eaee6db4
+# %% ../../nbs/85_tracking.to_mlflow.ipynb #4e5c8e30
 id_tag = "alphaplus.experiment_id"
 
+# %% ../../nbs/85_tracking.to_mlflow.ipynb #eaee6db4
 def find_run(
     client,   # an mlflow.MlflowClient
     id:str,   # our id of the run
@@ -65,9 +66,10 @@ def find_run(
     found = client.search_runs(experiments, f"tags.`{id_tag}` = '{quoted}'", max_results=1)
     return found[0] if found else None
 
-# %% ../../nbs/85_tracking.to_mlflow.ipynb #e9ea1393
+# %% ../../nbs/85_tracking.to_mlflow.ipynb #dda7c484
 def mlflow_name(name)->str: return re.sub(r"[^\w\-./ ]", "_", str(name))[:250]
 
+# %% ../../nbs/85_tracking.to_mlflow.ipynb #e9ea1393
 def flat(
     parameters:dict,  # may hold further dictionaries
     prefix:str="",    # what the names start with

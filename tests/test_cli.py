@@ -1,0 +1,92 @@
+"The command as a shell meets it: exit codes, one sentence per refusal, no traceback."
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alphaplus_ml import cli
+
+command = str(Path(sys.executable).parent/"alphaplus")
+
+
+@pytest.fixture(autouse=True)
+def own_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALPHAPLUS_RUNS", str(tmp_path/"runs"))
+    for name in ("ALPHAPLUS_DATABASE_URL", "ALPHAPLUS_MLFLOW_URI", "ALPHAPLUS_EXPERIMENT_ID"): monkeypatch.delenv(name, raising=False)
+
+
+def outcome(capsys, *words):
+    "Exit code, standard output and standard error of one command"
+    try: cli.main(list(words))
+    except SystemExit as end: code = end.code or 0
+    else: code = 0
+    return code, *capsys.readouterr()
+
+
+def test_console_script_knows_version_and_help():
+    done = subprocess.run([command, "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("alphaplus_ml ")
+    shown = subprocess.run([command, "--help"], capture_output=True, text=True).stdout
+    assert all(name in shown for name in ("run", "runs", "show", "summary", "verify", "db", "templates"))
+
+
+@pytest.mark.parametrize("words, says", [
+    (["run", "market_studdy"], "market_study"),
+    (["run", "market_study", "-p", "n_trails=3"], "n_trials"),
+    (["run", "market_study", "-p", "n_trials=many"], "n_trials"),
+    (["run", "market_study", "-p", "n_trials"], "n_trials"),
+    (["run", "nowhere.ipynb"], "nowhere.ipynb"),
+    (["show", "19990101"], "19990101"),
+    (["run", "market_study", "--runs", "/proc/nowhere"], "/proc/nowhere"),
+])
+def test_refusals_end_with_2_before_work_starts(capsys, words, says, tmp_path):
+    code, out, error = outcome(capsys, *words)
+    assert code == 2 and says in error and error.startswith("Error: ") and "Traceback" not in error
+    assert not list((tmp_path/"runs").glob("market_study/*"))
+
+
+def test_debug_brings_the_traceback_back():
+    with pytest.raises(Exception, match="market_study"): cli.main(["--debug", "run", "market_studdy"])
+
+
+def test_unreachable_database_hides_the_password(capsys, monkeypatch):
+    monkeypatch.setenv("ALPHAPLUS_DATABASE_URL", "postgresql+psycopg://me:hunter2@127.0.0.1:1/nothing")
+    code, out, error = outcome(capsys, "db", "status")
+    assert code == 2 and "127.0.0.1" in error and "hunter2" not in out + error
+
+
+def test_database_commands(capsys):
+    assert outcome(capsys, "db", "upgrade")[0] == 0
+    assert "up to date" in outcome(capsys, "db", "upgrade")[1]
+    assert outcome(capsys, "db", "check")[0] == 0
+    assert "hyperparameter_optimization" in outcome(capsys, "db", "status")[1]
+
+
+def test_a_failing_template_ends_with_1_and_is_listed(capsys, tmp_path):
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_notebook
+    parameters = new_code_cell("seed: int = 0  # a seed", metadata={"tags": ["parameters"]})
+    nbformat.write(new_notebook(cells=[parameters, new_code_cell("1 / seed")]), tmp_path/"halves.ipynb")
+    code, out, error = outcome(capsys, "run", str(tmp_path/"halves.ipynb"))
+    assert code == 1 and "ZeroDivisionError" in error and "failed" in out
+    code, out, error = outcome(capsys, "runs")
+    assert code == 0 and "failed" in out
+    code, out, error = outcome(capsys, "run", str(tmp_path/"halves.ipynb"), "-p", "seed=2")
+    assert code == 0 and "completed" in out
+    run_id = out.strip().split("\n")[-1].split(":")[0]
+    assert "seed" in outcome(capsys, "show", run_id)[1]
+
+
+def test_summary_counts_and_lists(capsys):
+    outcome(capsys, "db", "upgrade")
+    code, out, error = outcome(capsys, "summary")
+    assert code == 0 and "rows.ml_experiments" in out and "lightgbm" in out
+
+
+def test_verify_says_what_is_not_built(capsys):
+    code, out, error = outcome(capsys, "verify")
+    lines = out.strip().split("\n")
+    assert code == 1 and lines[-1] == "6 of 8 checks passed"
+    assert [line.split(":")[0] for line in lines if line.startswith("FAILED")] == ["FAILED sequence model", "FAILED ensemble"]

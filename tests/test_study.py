@@ -1,0 +1,128 @@
+"The market study, end to end: as a function, and as a template through papermill into SQL and MLflow on both databases."
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from alphaplus_ml.config import Settings, sqlite_url
+from alphaplus_ml.core import InputError, MemoryRecorder
+from alphaplus_ml.evaluation.splits import split_holdout
+from alphaplus_ml.experiments import run_experiment
+from alphaplus_ml.market.sources import load_market
+from alphaplus_ml.store.database import Database
+from alphaplus_ml.study import StudyConfig, market_study, study_data, study_search
+from alphaplus_ml.tracking.to_mlflow import mlflow_client
+
+filled = ("hyperparameter_optimization", "model_interpretability", "ml_experiments", "advanced_feature_engineering", "model_performance_comparison")
+config = StudyConfig(study_id="test", n_trials=4, n_explained=15, seed=1)
+
+
+@pytest.fixture(scope="module")
+def panel(): return load_market("planted", n_symbols=10, n_bars=320, seed=1)
+
+
+@pytest.fixture(scope="module")
+def study(panel):
+    recorder = MemoryRecorder()
+    return market_study(panel, config, recorder=recorder), recorder
+
+
+def test_same_seed_same_study(panel, study):
+    again = market_study(panel, config)
+    pd.testing.assert_frame_equal(again.leaderboard, study[0].leaderboard)
+    for name, values in again.predictions.items(): pd.testing.assert_series_equal(values, study[0].predictions[name])
+    assert again.metrics() == pytest.approx(study[0].metrics(), nan_ok=True)
+
+
+def test_nothing_learned_knows_the_holdout(panel, study):
+    "Garbage in the holdout's bars changes neither the trials nor the tuned model"
+    data = study_data(panel, config)
+    _, holdout = split_holdout(data.X, fraction=config.holdout, label_end=data.label_end)
+    first = data.X.index[holdout].get_level_values("timestamp").min()
+    poisoned = panel.copy()
+    late = poisoned.index.get_level_values("timestamp") >= first
+    poisoned.loc[late] *= np.random.default_rng(0).uniform(2, 3, (late.sum(), 1))
+    search = study_search(study_data(poisoned, config), config)
+    shown = ["number", "value"] if "number" in search.trials else list(search.trials.columns[:3])
+    assert search.best_params == study[0].tuned.best_params and search.best_value == study[0].tuned.best_value, shown
+    development = data.X.iloc[study[0].tuned.development]
+    np.testing.assert_array_equal(search.model.predict(development), study[0].tuned.model.predict(development))
+
+
+def test_every_prediction_is_of_a_holdout_row(study):
+    result = study[0]
+    holdout = result.data.X.index[result.tuned.holdout]
+    development = result.data.label_end.iloc[result.tuned.development]
+    assert all(values.index.equals(holdout) for values in result.predictions.values())
+    assert development.max() <= holdout.get_level_values("timestamp").min()
+
+
+def test_rows_reach_four_tables_under_one_id(study):
+    tables = study[1].tables
+    assert {row["optimization_id"] for row in tables["hyperparameter_optimization"]} == {"test"}
+    assert {row["comparison_id"] for row in tables["model_performance_comparison"]} == {"test"}
+    assert {row["model_version"] for row in tables["model_interpretability"]} == {"test"}
+    assert all(row["importance_score"] is not None and row["feature_drift_score"] is not None for row in tables["advanced_feature_engineering"])
+    assert sum(row["best_trial"] for row in tables["hyperparameter_optimization"]) == 1
+
+
+def test_a_market_without_signal_has_no_winner():
+    "Three markets in which nothing is planted: a winner in each would be a leak"
+    winners = [market_study(load_market("planted", n_symbols=10, n_bars=320, ic=0.0, seed=seed), config.model_copy(update={"seed": seed, "n_trials": 2})).comparison.winner
+               for seed in (2, 3, 4)]
+    assert winners.count(None) >= 2
+
+
+def test_a_strong_signal_is_found():
+    study = market_study(load_market("planted", n_symbols=20, n_bars=500, ic=0.25, seed=0), config.model_copy(update={"n_trials": 2}))
+    assert study.comparison.winner is not None and study.metrics()["holdout_value"] > 0.08
+
+
+@pytest.mark.parametrize("bad, says", [({"features": ("momentun_20",)}, "momentum_20"), ({"model_name": "lightgmb"}, "lightgbm"), ({"horizon": 400}, "horizon")])
+def test_bad_input_is_refused(panel, bad, says):
+    with pytest.raises(InputError, match=says): market_study(panel, config.model_copy(update=bad))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    "The template with its own defaults, on embedded SQLite"
+    settings = Settings(runs=tmp_path_factory.mktemp("runs"), _env_file=None)
+    settings = settings.model_copy(update={"database_url": None, "mlflow_uri": None})
+    return settings, run_experiment("market_study", settings=settings)
+
+
+def read_back(database, settings, run):
+    "The facts of a run, from SQL and from MLflow"
+    counts = database.counts()
+    row = database.frame("ml_experiments", experiment_id=run.id).iloc[0]
+    tracked = mlflow_client(settings).get_run(row.tags["mlflow_run_id"])
+    return counts, row, tracked
+
+
+def check_records(counts, row, tracked, run):
+    assert run.status == row.status == "completed" and tracked.info.status == "FINISHED"
+    assert all(counts[table] > 0 for table in filled)
+    assert tracked.data.tags["alphaplus.experiment_id"] == run.id
+    shared = set(row.metrics) & set(tracked.data.metrics)
+    assert {"holdout_value", "best_value"} <= shared and all(row.metrics[name] == pytest.approx(tracked.data.metrics[name]) for name in shared)
+
+
+def test_template_on_sqlite(finished):
+    settings, run = finished
+    assert run.status == "completed", run.error
+    database = Database(sqlite_url(settings.runs/"alphaplus.db"))
+    check_records(*read_back(database, settings, run), run)
+    assert {"market_study.ipynb", "market_study.html", "params.json", "metrics.json", "environment.txt", "data.json", "run.json"} <= {path.name for path in run.path.iterdir()}
+    assert json.loads((run.path/"metrics.json").read_text()) == run.metrics
+    page = (run.path/"market_study.html").read_text()
+    assert "<script src=\"http" not in page and "<link rel=\"stylesheet\" href=\"http" not in page
+
+
+def test_template_on_postgresql(postgres_url, tmp_path):
+    settings = Settings(runs=tmp_path, database_url=postgres_url, mlflow_uri=sqlite_url(tmp_path/"mlflow.db"), _env_file=None)
+    run = run_experiment("market_study", {"n_trials": 2, "control": False, "start": "2012-01-01"}, settings=settings)
+    assert run.status == "completed", run.error
+    database = Database(postgres_url)
+    counts, row, tracked = read_back(database, settings, run)
+    check_records(counts, row, tracked, run)
