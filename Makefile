@@ -5,6 +5,8 @@ SHELL := /bin/bash
 .PHONY: help setup run test readme export lock clean
 
 PY := .venv/bin/python
+# Compiled modules are kept: without them every kernel compiles its imports again.
+unexport PYTHONDONTWRITEBYTECODE
 STAMP := .venv/installed
 
 help:  ## this list
@@ -37,7 +39,7 @@ test: setup  ## house rules, every notebook and template, pytest, a real Postgre
 	@$(PY) -m pytest $(ARGS)
 
 readme: setup  ## README.md from nbs/index.ipynb
-	@$(PY) -m nbconvert --log-level WARN --to markdown --output-dir . --output README nbs/index.ipynb
+	@$(PY) -c 'import nbformat; from nbconvert import MarkdownExporter as M; n = nbformat.read("nbs/index.ipynb", 4); n.metadata["language_info"] = {"name": "python"}; open("README.md", "w").write(M().from_notebook_node(n)[0].strip() + "\n")'
 
 export: setup  ## the package from the notebooks
 	@.venv/bin/nbdev_export && .venv/bin/nbdev_clean

@@ -34,6 +34,7 @@ def late(
     "A module of the library, imported when a command needs it"
     return importlib.import_module(f"alphaplus_ml.{module}")
 
+# %% ../nbs/94_cli.ipynb #16e1d187
 def console(
     error:bool=False,  # write to standard error
 ):                     # a rich Console
@@ -62,7 +63,7 @@ def main(
 ):  # ends the process with an exit code
     "The entry point of the command"
     arguments = sys.argv[1:] if arguments is None else arguments
-    try: app(arguments, standalone_mode=True)
+    try: app(arguments, prog_name="alphaplus")
     except AlphaplusError as error:
         if "--debug" in arguments: raise
         typer.echo(f"Error: {error}", err=True)

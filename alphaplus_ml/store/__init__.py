@@ -13,5 +13,5 @@ __all__ = []
 # %% ../../nbs/89_store.init.ipynb #2904c39a
 __getattr__, __dir__ = lazy_names(__name__, {
     "Database":"alphaplus_ml.store.database", "queries":"alphaplus_ml.store.queries",
-    "ask":"alphaplus_ml.store.queries", "list_queries":"alphaplus_ml.store.queries",
+    "list_queries":"alphaplus_ml.store.queries",
 })

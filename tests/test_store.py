@@ -1,0 +1,3 @@
+def test_fixture(database): assert database.check() == []
+def test_url(postgres_url):
+    print(postgres_url)
