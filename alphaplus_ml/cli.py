@@ -39,7 +39,8 @@ def console(
     error:bool=False,  # write to standard error
 ):                     # a rich Console
     "Where tables and progress go; plain text when it is not a terminal"
-    return need("rich.console").Console(stderr=error, highlight=False, markup=False)
+    stream = sys.stderr if error else sys.stdout
+    return need("rich.console").Console(file=stream, highlight=False, markup=False, force_jupyter=False, force_terminal=stream.isatty())
 
 # %% ../nbs/94_cli.ipynb #bfeab2a0
 def show_version(
@@ -116,8 +117,8 @@ def report_run(
     import pandas as pd
     details = late("experiments").show_run(run_id, settings=settings)
     for comparison in details.comparisons: print_frame(pd.DataFrame(comparison["leaderboard"]).set_index("model").T.rename_axis("measure"), title=comparison["title"])
-    if details.verdict: console().print(details.verdict)
-    console().print(f"\n{details.id}: {details.status}" + (f", in {details.path}" if details.path else ""))
+    if details.verdict: typer.echo(details.verdict)
+    typer.echo(f"\n{details.id}: {details.status}" + (f", in {details.path}" if details.path else ""))
     return details
 
 # %% ../nbs/94_cli.ipynb #1b61fe07
@@ -128,7 +129,8 @@ def cell_progress(
     "A progress bar by cell"
     progress = need("rich.progress")
     columns = [progress.SpinnerColumn(), progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn(), progress.TimeElapsedColumn()]
-    with progress.Progress(*columns, console=console(error=True), transient=True) as bar:
+    screen = console(error=True)
+    with progress.Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
         task = bar.add_task(name, total=None)
         yield lambda done, total, title: bar.update(task, completed=done, total=total, description=title or name)
 

@@ -41,11 +41,10 @@ def test_nothing_learned_knows_the_holdout(panel, study):
     _, holdout = split_holdout(data.X, fraction=config.holdout, label_end=data.label_end)
     first = data.X.index[holdout].get_level_values("timestamp").min()
     poisoned = panel.copy()
-    late = poisoned.index.get_level_values("timestamp") >= first
+    late = poisoned.index.get_level_values("timestamp") > first  # the bar at `first` still decides the last training label
     poisoned.loc[late] *= np.random.default_rng(0).uniform(2, 3, (late.sum(), 1))
     search = study_search(study_data(poisoned, config), config)
-    shown = ["number", "value"] if "number" in search.trials else list(search.trials.columns[:3])
-    assert search.best_params == study[0].tuned.best_params and search.best_value == study[0].tuned.best_value, shown
+    pd.testing.assert_frame_equal(search.trials, study[0].tuned.trials)
     development = data.X.iloc[study[0].tuned.development]
     np.testing.assert_array_equal(search.model.predict(development), study[0].tuned.model.predict(development))
 

@@ -18,9 +18,9 @@ __all__ = ['probabilistic_sharpe_ratio', 'minimum_track_record_length', 'expecte
            'BacktestOverfitting', 'probability_of_backtest_overfitting']
 
 # %% ../../nbs/23_evaluation.overfitting.ipynb #04044b08
-def _sharpe_variance(sharpe, skew, kurtosis):
+def _sharpe_variance(sharpe, skew, kurtosis, benchmark=0):
     "n-1 times the variance of an estimated Sharpe ratio"
-    if not np.isfinite([sharpe, skew, kurtosis]).all(): raise InputError("A Sharpe ratio and its moments are finite numbers", (sharpe, skew, kurtosis))
+    if not np.isfinite([sharpe, skew, kurtosis, benchmark]).all(): raise InputError("A Sharpe ratio, its moments and its benchmark are finite numbers", (sharpe, skew, kurtosis, benchmark))
     if kurtosis < 1 + skew**2 - 1e-9:
         raise InputError("Kurtosis is at least 1 + skew²", (skew, kurtosis), "It is not excess kurtosis: add 3, or scipy.stats.kurtosis(x, fisher=False).")
     return max(1 - skew*sharpe + (kurtosis - 1)/4*sharpe**2, 0.0)
@@ -44,7 +44,7 @@ def probabilistic_sharpe_ratio(
     ----------
     Bailey, López de Prado (2012), The Sharpe Ratio Efficient Frontier, Journal of Risk 15(2)
     """
-    deviation = np.sqrt(_sharpe_variance(sharpe, skew, kurtosis)/(_observations(n) - 1))
+    deviation = np.sqrt(_sharpe_variance(sharpe, skew, kurtosis, benchmark)/(_observations(n) - 1))
     if deviation == 0: return float(sharpe > benchmark)
     return float(stats.norm.cdf((sharpe - benchmark)/deviation))
 
@@ -58,7 +58,7 @@ def minimum_track_record_length(
 )->float:                # observations; infinite when the ratio is not above the benchmark
     "How many observations a Sharpe ratio needs to be above a benchmark at a level (Bailey and López de Prado 2012)"
     if not 0 < level < 1: raise InputError("A level lies between 0 and 1", level)
-    variance = _sharpe_variance(sharpe, skew, kurtosis)
+    variance = _sharpe_variance(sharpe, skew, kurtosis, benchmark)
     if sharpe <= benchmark: return np.inf
     return float(1 + variance*(stats.norm.ppf(level)/(sharpe - benchmark))**2)
 

@@ -67,7 +67,7 @@ class CheckedInputs:
     "Checks of the inputs in front of an estimator's own fit and predict"
     def fit(self,
         X:pd.DataFrame,   # (n, f) features; missing values allowed
-        y:pd.Series,      # n targets, all known
+        y:pd.Series,      # n targets, all known and finite
         **options,        # handed to the estimator
     ):
         "Train on rows whose features and targets are fit to be trained on"
@@ -75,6 +75,7 @@ class CheckedInputs:
         check_alignment(X, y)
         missing = int(y.isna().sum())
         if missing: raise InputError("A model trains on known targets only", f"{missing} of {len(y)} are NaN", "Keep the rows where y.notna().")
+        if np.isinf(y.to_numpy(float)).any(): raise InputError("A target is finite", f"{int(np.isinf(y.to_numpy(float)).sum())} of {len(y)} are infinite", "Look for a price of zero.")
         super().fit(X, y, **options)
         self.columns_ = list(X.columns)
         return self
@@ -84,7 +85,9 @@ class CheckedInputs:
     )->np.ndarray:       # n predictions
         "Predict from the columns of the training"
         check_is_fitted(self, "columns_")
-        return super().predict(same_columns(X, self.columns_), **options)
+        X = same_columns(X, self.columns_)
+        check_features(X)
+        return super().predict(X, **options)
 
 # %% ../../nbs/40_models.base.ipynb #4a5947f1
 models = Registry("model", package="alphaplus_ml.models")
@@ -156,10 +159,12 @@ def _refuses(call, why):
 
 @model_checks.register("refusals")
 def check_refusals(make, X, y):
-    "A missing target, an infinite feature and other columns are refused"
+    "A missing or infinite target, an infinite feature and other columns are refused"
     model = make().fit(X, y)
     _refuses(lambda: make().fit(X, y.where(y > 0)), "a NaN target is accepted")
+    _refuses(lambda: make().fit(X, y.mask(y > 0, np.inf)), "an infinite target is accepted")
     _refuses(lambda: make().fit(X.assign(momentum=np.inf), y), "an infinite feature is accepted")
+    _refuses(lambda: model.predict(X.assign(momentum=np.inf)), "an infinite feature is accepted at predict")
     _refuses(lambda: model.predict(X.rename(columns={"momentum": "other"})), "a renamed column is accepted at predict")
     _refuses(lambda: model.predict(X.drop(columns="momentum")), "a missing column is accepted at predict")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
@@ -56,8 +57,9 @@ def conditions(
     "Filters as SQL conditions with bound values"
     def one(column, value):
         if isinstance(column.type, sa.JSON): raise InputError("A filter compares plain columns, not JSON", column.name, "Filter the frame instead.")
-        if isinstance(value, (list, tuple, set, frozenset, np.ndarray, pd.Index, pd.Series)): return column.in_([fit(column, each) for each in value])
-        return column == fit(column, value)
+        if not isinstance(value, (list, tuple, set, frozenset, np.ndarray, pd.Index, pd.Series)): return column == fit(column, value)
+        several = [fit(column, each) for each in value]
+        return column.in_(several) | column.is_(None) if None in several else column.in_(several)
     return [one(find_column(table, name), value) for name, value in filters.items()]
 
 # %% ../../nbs/82_store.database.ipynb #d9cd56c3
@@ -99,10 +101,20 @@ def shown(url:sa.URL)->str:
     return (url.update_query_dict({"password": "..."}) if "password" in url.query else url).render_as_string(hide_password=True)
 
 # %% ../../nbs/82_store.database.ipynb #87860986
+def _use_wal(connection, patience=30.0):
+    "Let readers and a writer work at once; the busy_timeout does not cover this change, which two processes may make at the same moment"
+    deadline = time.monotonic() + patience
+    while True:
+        try: return connection.execute("PRAGMA journal_mode = WAL").close()
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline: raise
+            time.sleep(0.01)
+
 def _prepare_sqlite(connection, record):
     "What every new connection to SQLite is told"
     connection.isolation_level = None
-    for pragma in ("busy_timeout = 30000", "foreign_keys = ON", "journal_mode = WAL"): connection.execute(f"PRAGMA {pragma}").close()
+    for pragma in ("busy_timeout = 30000", "foreign_keys = ON"): connection.execute(f"PRAGMA {pragma}").close()
+    _use_wal(connection)
 
 def _begin_sqlite(connection): connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
 

@@ -1,0 +1,266 @@
+"The contract of every model, predictions out of fold against a hand-written loop, and bad input"
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.dummy import DummyRegressor
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import KFold, TimeSeriesSplit
+
+from alphaplus_ml.core import InputError, UnknownNameError
+from alphaplus_ml.evaluation.splits import WalkForward
+from alphaplus_ml.models.base import (check_model, contract_data, list_models, make_model, model_checks, model_parameters, models, predict_out_of_fold,
+                                      same_columns)
+
+SMALL = {"lightgbm": dict(n_estimators=15, min_child_samples=20, n_jobs=1)}   # quick to train
+
+def small(name, **changes): return make_model(name, **SMALL.get(name, {}) | changes)
+
+def panel(t=60, s=4, seed=0):
+    rng = np.random.default_rng(seed)
+    index = pd.MultiIndex.from_product([pd.date_range("2022-01-03", periods=t, tz="UTC"), [f"S{k}" for k in range(s)]], names=["timestamp", "symbol"])
+    X = pd.DataFrame(rng.normal(size=(t*s, 3)), index=index, columns=["a", "b", "c"])
+    return X, (0.02*X.a + 0.01*rng.normal(size=t*s)).rename("target")
+
+def ends_of(index, horizon):
+    "The timestamp of each symbol's h-th next row, NaT at the end"
+    stamps = index.get_level_values("timestamp").to_series(index=index)
+    return stamps.groupby(level="symbol").shift(-horizon)
+
+# the contract
+
+@pytest.mark.parametrize("check", model_checks)
+@pytest.mark.parametrize("name", models)
+def test_every_model_passes_every_check(name, check): model_checks[check](lambda: small(name), *contract_data())
+
+@pytest.mark.parametrize("name", models)
+def test_every_model_passes_with_its_defaults(name): assert check_model(name) == list(model_checks)
+
+class Broken(BaseEstimator, RegressorMixin):
+    "A model with one fault"
+    def __init__(self, fault=""): self.fault = fault
+    def fit(self, X, y):
+        self.columns_ = list(X.columns)
+        if self.fault != "lenient":
+            if not np.isfinite(y).all() or np.isinf(X.to_numpy()).any(): raise InputError("A target is known")
+        if self.fault == "vandal": X.iloc[0, 0] = 7.0
+        self.mean_ = np.random.rand() if self.fault == "random" else float(np.nanmean(y))
+        return self
+    def predict(self, X):
+        if self.fault != "lenient" and (set(X.columns) != set(self.columns_) or np.isinf(X.to_numpy()).any()): raise InputError("Columns are known")
+        first = X[self.columns_[0]] if self.fault != "by position" else X.iloc[:, 0]
+        if self.fault == "neighbours": first = first - first.mean()
+        if self.fault == "gaps": first = X["gaps"]
+        prediction = self.mean_ + np.asarray(first)*1e-3
+        return prediction[:, None] if self.fault == "shape" else prediction
+
+FAULTS = {"": None, "random": "reproducible", "vandal": "inputs untouched", "by position": "row by row", "neighbours": "row by row", "gaps": "predictions",
+          "shape": "predictions", "lenient": "refusals"}
+
+@pytest.mark.parametrize("fault, caught_by", FAULTS.items())
+def test_a_faulty_model_is_caught(fault, caught_by):
+    caught = []
+    for check in model_checks:
+        try: model_checks[check](lambda: Broken(fault), *contract_data())
+        except AssertionError: caught.append(check)
+    assert caught == [] if caught_by is None else caught_by in caught
+
+def test_the_message_names_model_and_check(monkeypatch):
+    models["ridge"]
+    monkeypatch.setitem(models._members, "ridge", lambda: Broken("random"))
+    with pytest.raises(AssertionError, match="ridge breaks the check 'reproducible'"): check_model("ridge")
+
+# leakage
+
+@pytest.mark.parametrize("name", models)
+def test_a_model_learns_nothing_from_the_rows_it_predicts(name):
+    X, y = panel()
+    model = small(name).fit(X[:160], y[:160])
+    state, poisoned = pickle.dumps(model), X[160:].copy()
+    before = model.predict(X[160:])
+    poisoned.iloc[5:] = 1e9
+    np.testing.assert_allclose(model.predict(poisoned)[:5], before[:5], rtol=1e-9)
+    np.testing.assert_array_equal(model.predict(X[160:]), before)
+    if name != "lightgbm": assert pickle.dumps(model) == state   # LightGBM's pickle holds C state
+
+def test_imputer_and_scaler_of_ridge_know_the_training_rows_only():
+    X, y = panel()
+    X = X.where(np.random.default_rng(1).random(X.shape) > 0.2)
+    X.iloc[160:] = X.iloc[160:]*100 + 5000
+    model = make_model("ridge").fit(X[:160], y[:160])
+    model.predict(X[160:])
+    medians = X[:160].median()
+    np.testing.assert_allclose(model["impute"].statistics_, medians)
+    np.testing.assert_allclose(model["scale"].mean_, X[:160].fillna(medians).mean())
+    np.testing.assert_allclose(model["scale"].scale_, X[:160].fillna(medians).std(ddof=0))
+
+def test_ridge_equals_its_normal_equations():
+    X, y = panel()
+    Z = ((X - X.mean())/X.std(ddof=0)).to_numpy()
+    weights = np.linalg.solve(Z.T @ Z + 50*np.eye(3), Z.T @ (y - y.mean()).to_numpy())
+    np.testing.assert_allclose(make_model("ridge", alpha=50.0).fit(X, y).predict(X), Z @ weights + y.mean(), rtol=1e-9)
+
+def test_past_mean_is_the_mean():
+    X, y = panel()
+    np.testing.assert_allclose(make_model("past_mean").fit(X, y).predict(X[:7]), [y.mean()]*7)
+
+def test_lightgbm_equals_lightgbm():
+    import lightgbm
+    X, y = panel()
+    parameters = model_parameters("lightgbm") | SMALL["lightgbm"]
+    theirs = lightgbm.LGBMRegressor(**parameters, subsample_freq=1, deterministic=True, force_col_wise=True, verbose=-1).fit(X, y)
+    np.testing.assert_array_equal(small("lightgbm").fit(X, y).predict(X), theirs.predict(X))
+
+# out of fold
+
+class Spy(BaseEstimator, RegressorMixin):
+    "Remembers every row that a clone of it was trained on"
+    seen = []
+    def fit(self, X, y):
+        assert y.notna().all()
+        Spy.seen.append((X.index, y.copy()))
+        self.mean_ = y.mean()
+        return self
+    def predict(self, X): return np.full(len(X), self.mean_)
+
+@pytest.fixture
+def spy():
+    Spy.seen = []
+    return Spy()
+
+@pytest.mark.parametrize("horizon", [1, 5])
+def test_nothing_unknown_or_purged_is_trained_on(spy, horizon):
+    X, y = panel()
+    ends = ends_of(X.index, horizon)
+    y = y.where(ends.notna()).mask(np.random.default_rng(0).random(len(y)) < 0.1)
+    splitter = WalkForward(4)
+    found = predict_out_of_fold(spy, X, y, splitter, label_end=ends)
+    tests = [X.index[test].get_level_values("timestamp").min() for _, test in WalkForward(4).split(X)]
+    assert len(Spy.seen) == 4 and splitter.label_end is None and not hasattr(spy, "mean_")
+    for (rows, target), first in zip(Spy.seen, tests):
+        assert (ends.loc[rows] <= first).all() and (rows.get_level_values("timestamp") < first).all()
+        assert rows.equals(X.index[(ends <= first).to_numpy() & y.notna().to_numpy()]) and target.equals(y.loc[rows])
+    assert found.isna().sum() == (X.index.get_level_values("timestamp") < tests[0]).sum()
+
+@pytest.mark.parametrize("name", models)
+def test_out_of_fold_equals_a_loop(name):
+    X, y = panel()
+    ends = ends_of(X.index, 3)
+    y = y.where(ends.notna())
+    splitter = WalkForward(3, label_end=ends, embargo=2, train_size=30)
+    expected = pd.Series(np.nan, X.index, name="prediction")
+    for train, test in splitter.split(X):
+        train = [row for row in train if not np.isnan(y.iloc[row])]
+        expected.iloc[test] = small(name).fit(X.iloc[train], y.iloc[train]).predict(X.iloc[test])
+    found = predict_out_of_fold(small(name), X, y, WalkForward(3, embargo=2, train_size=30), label_end=ends)
+    pd.testing.assert_series_equal(found, expected)
+    assert found.iloc[-3:].notna().all()   # unlabelled rows are predicted
+
+@pytest.mark.parametrize("name", models)
+def test_later_labels_do_not_change_earlier_predictions(name):
+    X, y = panel()
+    cut = 160   # the third of four folds and what follows
+    poisoned_X, poisoned_y = X.copy(), y.copy()
+    poisoned_X.iloc[cut:], poisoned_y.iloc[cut:] = 1e6, -1e6
+    splitter = WalkForward(4, horizon=2, test_size=10)
+    before, after = (predict_out_of_fold(small(name), a, b, splitter).iloc[:cut] for a, b in ((X, y), (poisoned_X, poisoned_y)))
+    assert before.notna().any()
+    pd.testing.assert_series_equal(before, after)
+
+def test_permuted_rows_get_the_same_predictions():
+    X, y = panel()
+    order = np.random.default_rng(0).permutation(len(X))
+    model, splitter = make_model("ridge"), WalkForward(3, horizon=2)
+    one, other = predict_out_of_fold(model, X, y, splitter), predict_out_of_fold(model, X.iloc[order], y.iloc[order], splitter)
+    assert other.index.equals(X.index[order])
+    np.testing.assert_allclose(other.reindex(X.index), one, rtol=1e-9)
+
+def test_other_splitters_and_plain_estimators_work():
+    X, y = panel()
+    rows = X.reset_index(drop=True), y.reset_index(drop=True)
+    found = predict_out_of_fold(Ridge(), *rows, TimeSeriesSplit(3))
+    assert found.iloc[:60].isna().all() and found.iloc[60:].notna().all()
+    assert predict_out_of_fold(DummyRegressor(), *rows, KFold(4), label_end=pd.Series(0, rows[0].index)).notna().all()
+
+@pytest.mark.parametrize("name", models)
+def test_the_same_seed_gives_the_same_predictions(name):
+    X, y = panel()
+    one, two = (predict_out_of_fold(small(name), X, y, WalkForward(3)) for _ in range(2))
+    pd.testing.assert_series_equal(one, two)
+
+def test_another_seed_or_thread_count():
+    X, y = panel()
+    found = {key: small("lightgbm", random_state=key[0], n_jobs=key[1]).fit(X, y).predict(X) for key in ((0, 1), (0, 2), (1, 1))}
+    np.testing.assert_array_equal(found[0, 1], found[0, 2])
+    assert not np.array_equal(found[0, 1], found[1, 1])
+
+class Overlapping:
+    def split(self, X, y=None): yield from [(np.arange(50), np.arange(50, 80)), (np.arange(50), np.arange(70, 90))]
+
+def test_what_cannot_be_predicted_out_of_fold_is_refused():
+    X, y = panel()
+    model = make_model("past_mean")
+    with pytest.raises(InputError, match="one fold only"): predict_out_of_fold(model, X, y, Overlapping())
+    with pytest.raises(InputError, match="labelled row.*fold 0"): predict_out_of_fold(model, X, y.mask(np.arange(len(y)) < 100), WalkForward(3))
+    with pytest.raises(InputError, match="index of the features"): predict_out_of_fold(model, X, y.iloc[::-1], WalkForward(3))
+    with pytest.raises(InputError, match="Series"): predict_out_of_fold(model, X, y.to_numpy(), WalkForward(3))
+    with pytest.raises(InputError, match="label_end|label ends"): predict_out_of_fold(model, X, y, WalkForward(3), label_end=ends_of(X.index[:40], 1))
+
+# bad input
+
+@pytest.mark.parametrize("name", models)
+@pytest.mark.parametrize("change, words", [
+    (lambda X, y: (X.to_numpy(), y), "DataFrame"), (lambda X, y: (X.iloc[:0], y.iloc[:0]), "at least one row"), (lambda X, y: (X[[]], y), "at least one row"),
+    (lambda X, y: (X.set_axis(["a", "a", "c"], axis=1), y), "once"), (lambda X, y: (X.set_axis([0, 1, 2], axis=1), y), "text"),
+    (lambda X, y: (X.assign(b="x"), y), r"numbers.*'b'"), (lambda X, y: (X.assign(b=-np.inf), y), r"finite.*'b'"), (lambda X, y: (X, y.mask(y > 0)), "known targets"),
+    (lambda X, y: (X, y.iloc[1:]), "index of the features"), (lambda X, y: (X, y.to_numpy()), "Series"), (lambda X, y: (X, y.mask(y > 0, np.inf)), "finite|infinit")])
+def test_what_cannot_be_trained_on_is_refused(name, change, words):
+    with pytest.raises(InputError, match=words): small(name).fit(*change(*panel()))
+
+@pytest.mark.parametrize("name", models)
+def test_missing_features_are_allowed_and_infinite_ones_are_not(name):
+    X, y = panel()
+    gaps = X.where(np.random.default_rng(0).random(X.shape) > 0.3)
+    model = small(name).fit(gaps, y)
+    assert np.isfinite(model.predict(gaps)).all() and np.isfinite(model.predict(gaps*np.nan)).all()
+    with pytest.raises(InputError, match="finite"): model.predict(X.assign(a=np.inf))
+
+@pytest.mark.parametrize("name", models)
+def test_columns_are_found_by_name_or_refused(name):
+    X, y = panel()
+    model = small(name).fit(X, y)
+    np.testing.assert_array_equal(model.predict(X[["c", "a", "b"]]), model.predict(X))
+    np.testing.assert_array_equal(model.predict(X.to_numpy()), model.predict(X))   # an array is in the order of the training
+    for bad in (X[["a", "b"]], X.assign(d=0.0), X.rename(columns={"a": "z"}), X.to_numpy()[:, :2], X[["a", "a", "b"]]):
+        with pytest.raises(InputError, match="3 columns it was trained on"): model.predict(bad)
+    with pytest.raises(InputError, match=r"missing.*'a'.*surplus.*'z'"): same_columns(X.rename(columns={"a": "z"}), ["a", "b", "c"])
+
+@pytest.mark.parametrize("name", models)
+def test_an_unfitted_model_and_a_clone_do_not_predict(name):
+    X, y = panel()
+    for model in (small(name), clone(small(name).fit(X, y))):
+        with pytest.raises(NotFittedError): model.predict(X)
+
+@pytest.mark.parametrize("name", models)
+def test_a_fitted_model_survives_pickling(name):
+    X, y = panel()
+    model = small(name).fit(X, y)
+    copy = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(copy.predict(X), model.predict(X))
+    assert copy.columns_ == model.columns_
+
+def test_unknown_names_come_with_near_ones():
+    with pytest.raises(UnknownNameError, match="No model.*Did you mean.*lightgbm"): make_model("lihgtgbm")
+    with pytest.raises(UnknownNameError, match="parameter of 'ridge'.*Did you mean alpha"): make_model("ridge", alhpa=1)
+    with pytest.raises(UnknownNameError, match="Did you mean.*n_estimators"): make_model("lightgbm", n_estimator=5)
+    with pytest.raises(UnknownNameError, match="parameter of 'past_mean'"): make_model("past_mean", alpha=1)
+    with pytest.raises(UnknownNameError): check_model("nothing")
+
+def test_the_catalogue_names_every_model():
+    catalogue = list_models()
+    assert list(catalogue.index) == list(models) and {"past_mean", "ridge", "lightgbm"} <= set(catalogue.index)
+    assert catalogue[["description", "task", "family", "kind"]].notna().all(axis=None) and catalogue.parameters["ridge"] == {"alpha": 1000.0}
+    for name in models: assert repr(make_model(name)) == repr(make_model(name, **model_parameters(name)))

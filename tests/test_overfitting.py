@@ -1,0 +1,162 @@
+"Sharpe ratio statistics against closed formulas, published figures and another library; PBO against brute force"
+from itertools import combinations
+from math import e, erf, inf, log, sqrt
+
+import numpy as np
+import pandas as pd
+import purgedcv
+import pytest
+from hypothesis import given, settings, strategies as st
+from scipy.stats import kurtosis, norm, rankdata, skew
+
+from alphaplus_ml.core import InputError
+from alphaplus_ml.evaluation.overfitting import (deflated_sharpe_ratio, expected_maximum_sharpe, minimum_track_record_length, probabilistic_sharpe_ratio,
+                                                 probability_of_backtest_overfitting)
+
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+
+GAMMA = 0.57721566490153286
+
+def by_formula(sharpe, n, skewness, kurt, benchmark):
+    z = (sharpe - benchmark)*sqrt(n - 1)/sqrt(1 - skewness*sharpe + (kurt - 1)/4*sharpe**2)
+    return 0.5*(1 + erf(z/sqrt(2)))
+
+MOMENTS = [(0.1, 250, 0, 3, 0), (-0.05, 100, -1, 6, 0.02), (0.3, 36, 0.5, 4, 0.1), (0, 20, 0, 3, 0), (2.0, 12, -2, 9, 1.5)]
+
+@pytest.mark.parametrize("sharpe, n, skewness, kurt, benchmark", MOMENTS)
+def test_probabilistic_sharpe_ratio_equals_its_formula(sharpe, n, skewness, kurt, benchmark):
+    assert probabilistic_sharpe_ratio(sharpe, n, skewness, kurt, benchmark) == pytest.approx(by_formula(sharpe, n, skewness, kurt, benchmark), abs=1e-12)
+
+@pytest.mark.parametrize("n_trials", [2, 10, 100, 5000])
+def test_expected_maximum_equals_its_formula(n_trials):
+    z = (1 - GAMMA)*norm.ppf(1 - 1/n_trials) + GAMMA*norm.ppf(1 - 1/(n_trials*e))
+    assert expected_maximum_sharpe(n_trials, 0.04) == pytest.approx(0.2*z, rel=1e-9)
+
+@pytest.mark.parametrize("n_trials", [10, 100, 1000])
+def test_expected_maximum_is_that_of_simulated_trials(n_trials):
+    best = np.random.default_rng(0).normal(0, 0.05, size=(4000, n_trials)).max(axis=1)
+    assert expected_maximum_sharpe(n_trials, 0.05**2) == pytest.approx(best.mean(), rel=0.03)
+
+def test_the_example_of_bailey_and_lopez_de_prado():
+    "Sharpe 2.5 a year over five years of days, 100 trials whose annual Sharpe ratios have variance 1/2"
+    daily, variance = 2.5/sqrt(250), 0.5/250
+    assert expected_maximum_sharpe(100, variance) == pytest.approx(0.1132, abs=5e-5)
+    assert deflated_sharpe_ratio(daily, 1250, 100, variance, skew=-3, kurtosis=10) == pytest.approx(0.9004, abs=5e-5)
+    assert deflated_sharpe_ratio(daily, 1250, 46, variance, skew=-3, kurtosis=10) == pytest.approx(0.9505, abs=5e-4)   # the paper: 46 trials were still significant
+
+def test_one_trial_needs_no_deflation():
+    assert expected_maximum_sharpe(1, 0.5) == 0.0 == expected_maximum_sharpe(1, 0)
+    assert deflated_sharpe_ratio(0.1, 100, 1, 0.5, -1, 5) == probabilistic_sharpe_ratio(0.1, 100, -1, 5)
+
+@given(st.floats(-0.3, 0.5), st.integers(10, 3000), st.integers(2, 500), st.floats(1e-6, 0.1))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_more_trials_deflate_more(sharpe, n, n_trials, variance):
+    few, many = (deflated_sharpe_ratio(sharpe, n, k, variance) for k in (n_trials, n_trials + 50))
+    assert 0 <= many <= few <= 1 and few <= probabilistic_sharpe_ratio(sharpe, n)
+
+@pytest.mark.parametrize("skewness, kurt", [(0, 3), (-1.5, 8)])
+@pytest.mark.parametrize("level", [0.6, 0.95, 0.99])
+def test_minimum_track_record_is_where_the_probability_reaches_the_level(skewness, kurt, level):
+    n = minimum_track_record_length(0.12, 0.02, skewness, kurt, level)
+    assert n == pytest.approx(1 + (1 - skewness*0.12 + (kurt - 1)/4*0.12**2)*(norm.ppf(level)/0.1)**2)
+    assert probabilistic_sharpe_ratio(0.12, n, skewness, kurt, 0.02) == pytest.approx(level)
+
+def test_published_minimum_track_record():
+    "Bailey and Lopez de Prado (2012), monthly: Sharpe 2 a year, normal returns, against 1 a year, takes 2.73 years of daily returns"
+    assert minimum_track_record_length(2/sqrt(252), 1/sqrt(252))/252 == pytest.approx(2.73, abs=0.01)
+
+@pytest.mark.parametrize("sharpe", [0.1, 0.0999, -1])
+def test_no_record_is_long_enough_without_an_advantage(sharpe):
+    assert minimum_track_record_length(sharpe, 0.1) == inf
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sharpe_statistics_equal_purgedcv(seed):
+    returns = np.random.default_rng(seed).standard_t(6, size=400)*0.01 + 0.0005*seed
+    sharpe, shape = returns.mean()/returns.std(ddof=1), dict(skew=skew(returns), kurtosis=kurtosis(returns, fisher=False))
+    assert probabilistic_sharpe_ratio(sharpe, 400, **shape, benchmark=0.01) == pytest.approx(purgedcv.probabilistic_sharpe_ratio(returns, 0.01), rel=5e-3)
+    assert deflated_sharpe_ratio(sharpe, 400, 40, 0.002, **shape) == pytest.approx(purgedcv.deflated_sharpe_ratio(returns, 40, 0.002), rel=5e-3)
+    theirs = purgedcv.min_track_record_length(0.1, 0.01, 0.05, **{"skew": shape["skew"], "kurtosis": shape["kurtosis"]})
+    assert np.ceil(minimum_track_record_length(0.1, 0.01, **shape)) == pytest.approx(theirs, abs=1)
+
+def test_a_ratio_without_uncertainty_is_certain():
+    assert probabilistic_sharpe_ratio(2.0, 50, 1, 2, benchmark=0) == 1.0   # 1 - 2 + 1/4*4 = 0
+    assert probabilistic_sharpe_ratio(2.0, 50, 1, 2, benchmark=2.5) == 0.0
+
+@pytest.mark.parametrize("call, words", [
+    (lambda: probabilistic_sharpe_ratio(0.1, 1), "2 observations"), (lambda: probabilistic_sharpe_ratio(np.nan, 10), "finite"),
+    (lambda: probabilistic_sharpe_ratio(0.1, 10, 0, 0), "not excess"), (lambda: probabilistic_sharpe_ratio(0.1, 10, 3, 5), "not excess"),
+    (lambda: probabilistic_sharpe_ratio(0.1, np.nan), "2 observations"), (lambda: minimum_track_record_length(0.1, level=1), "level"),
+    (lambda: minimum_track_record_length(np.inf), "finite"), (lambda: expected_maximum_sharpe(0, 1), "one trial"), (lambda: expected_maximum_sharpe(5, -1), "at least 0"),
+    (lambda: expected_maximum_sharpe(5, np.nan), "at least 0"), (lambda: deflated_sharpe_ratio(0.1, 100, 0, 0.1), "one trial"),
+    (lambda: probabilistic_sharpe_ratio(0.1, 100, benchmark=np.nan), "benchmark"), (lambda: minimum_track_record_length(0.1, np.nan), "benchmark")])
+def test_what_has_no_answer_is_refused(call, words):
+    with pytest.raises(InputError, match=words): call()
+
+# probability of backtest overfitting
+
+def slow_pbo(performance, n_blocks):
+    performance = performance[len(performance) % n_blocks:]
+    blocks = np.array_split(performance, n_blocks)
+    ratio = lambda part: np.array([0 if np.ptp(x) == 0 else x.mean()/x.std(ddof=1) for x in part.T])
+    logits = []
+    for inside in combinations(range(n_blocks), n_blocks//2):
+        outside = [k for k in range(n_blocks) if k not in inside]
+        best = ratio(np.concatenate([blocks[k] for k in inside])).argmax()
+        omega = rankdata(ratio(np.concatenate([blocks[k] for k in outside])))[best]/(performance.shape[1] + 1)
+        logits.append(log(omega/(1 - omega)))
+    return np.mean([logit <= 0 for logit in logits]), logits
+
+@pytest.mark.parametrize("t, k, n_blocks", [(24, 3, 4), (47, 5, 6), (64, 2, 8), (101, 7, 10), (20, 4, 2)])
+@pytest.mark.parametrize("seed", range(3))
+def test_pbo_equals_brute_force(t, k, n_blocks, seed):
+    performance = np.random.default_rng(seed).normal(0.001, 0.01, size=(t, k))*np.linspace(0.5, 2, k)
+    pbo, logits = slow_pbo(performance, n_blocks)
+    found = probability_of_backtest_overfitting(performance, n_blocks)
+    assert found.pbo == pbo
+    np.testing.assert_allclose(found.logits, logits, atol=1e-12)
+    assert (found.n_trials, found.n_blocks, found.n_observations) == (k, n_blocks, t - t % n_blocks) and tuple(found)[0] == pbo
+
+def test_the_oldest_rows_are_dropped():
+    performance = np.random.default_rng(1).normal(size=(67, 4))
+    whole, tail, head = (probability_of_backtest_overfitting(part, 8) for part in (performance, performance[3:], performance[:-3]))
+    np.testing.assert_array_equal(whole.logits, tail.logits)
+    assert whole.n_observations == 64 and not np.array_equal(whole.logits, head.logits)
+
+def test_pbo_equals_purgedcv():
+    performance = np.random.default_rng(3).normal(0.0005, 0.01, size=(160, 6))
+    assert probability_of_backtest_overfitting(performance, 8).pbo == pytest.approx(purgedcv.probability_of_backtest_overfitting(performance.T, 8).pbo)
+
+def test_the_best_of_noise_is_overfitted():
+    found = [probability_of_backtest_overfitting(np.random.default_rng(seed).normal(size=(240, 10)), 8).pbo for seed in range(40)]
+    assert 0.4 < np.mean(found) < 0.65
+
+def test_a_trial_that_is_better_is_not():
+    performance = np.random.default_rng(0).normal(size=(480, 10))
+    performance[:, 3] += 0.5
+    found = probability_of_backtest_overfitting(performance)
+    assert found.pbo < 0.01 and len(found.logits) == 12_870
+
+def test_scale_and_a_frame_do_not_matter():
+    performance = np.random.default_rng(5).normal(0.001, 0.01, size=(96, 4))
+    one, other = probability_of_backtest_overfitting(performance, 6), probability_of_backtest_overfitting(pd.DataFrame(performance*[1, 10, 1e3, 1e-3], columns=list("abcd")), 6)
+    np.testing.assert_allclose(one.logits, other.logits)
+
+def test_a_large_mean_costs_no_precision():
+    performance = np.random.default_rng(6).normal(size=(48, 4)) + 1e4
+    np.testing.assert_allclose(probability_of_backtest_overfitting(performance, 6).logits, slow_pbo(performance, 6)[1], atol=1e-9)
+
+def test_equal_trials_share_their_rank():
+    one = np.random.default_rng(0).normal(size=40)
+    found = probability_of_backtest_overfitting(np.c_[one, one, one], 4)
+    np.testing.assert_allclose(found.logits, 0, atol=1e-12)
+    assert found.pbo == 1.0   # in the middle is not above the median
+
+def test_trials_without_variation_do_not_break_it():
+    found = probability_of_backtest_overfitting(np.c_[np.zeros(40), np.ones(40), np.random.default_rng(0).normal(size=40)], 4)
+    assert np.isfinite(found.logits).all()
+
+@pytest.mark.parametrize("performance, n_blocks, words", [
+    (np.zeros((40, 1)), 4, "at least 2"), (np.zeros(40), 4, "at least 2"), (np.zeros((40, 2)), 5, "even"), (np.zeros((40, 2)), 22, "even"), (np.zeros((40, 2)), 0, "even"),
+    (np.zeros((7, 2)), 4, "rows"), (np.full((40, 2), np.nan), 4, "2 of 2 trials"), ([["a", "b"]]*40, 4, "numbers")])
+def test_what_cannot_be_compared_is_refused(performance, n_blocks, words):
+    with pytest.raises(InputError, match=words): probability_of_backtest_overfitting(performance, n_blocks)
