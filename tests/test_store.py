@@ -114,9 +114,9 @@ def test_upgrade_twice(empty_url):
         with pytest.raises(DatabaseError, match="0001"): database.append("ml_experiments", [{"experiment_id": "a"}])
         assert database.check()
         assert database.upgrade() == revisions()
-        before = live_columns(database), database.frame("ml_experiments").to_dict("records")
+        before = live_columns(database), sql(database, "SELECT * FROM ml_experiments")
         assert database.upgrade() == [] and Database(empty_url).upgrade() == []
-        assert before == (live_columns(database), database.frame("ml_experiments").to_dict("records"))
+        assert before == (live_columns(database), sql(database, "SELECT * FROM ml_experiments"))
         state = database.status()
         assert (state["current"], state["pending"], state["rows"]) == (revisions()[-1], [], dict.fromkeys(designed, 0)) and database.check() == []
 

@@ -140,8 +140,8 @@ def build_features(
     UnknownNameError
         A name that no feature has; the nearest ones are listed.
     """
-    wanted = choose(panel, names)
     table, order = as_table(panel)
+    wanted = choose(panel, names)
     found, failed = evaluate(table, wanted) if wanted else (pl.DataFrame(), {})
     if len(failed) == len(wanted): raise InputError("At least one feature can be computed", failed or names, "Ask for other features.")
     values = np.empty((len(order), found.width))
