@@ -115,7 +115,7 @@ def oracles(panel):
         "bollinger_20": (c - roll(c, 20, "mean"))/roll(c, 20, "std"),
         "momentum_rank_20": rank(per_symbol(c, lambda x: x/x.shift(20) - 1)),
         "relative_return_20": (lambda m: m - m.groupby("timestamp").transform("mean"))(per_symbol(c, lambda x: x/x.shift(20) - 1)),
-        "weekday_sin": pd.Series(np.sin(2*np.pi*panel.index.get_level_values("timestamp").weekday/7), panel.index),
+        "weekday_sin": pd.Series(np.sin(2*np.pi*panel.index.get_level_values("timestamp").day_of_week/7), panel.index),
     }
 
 

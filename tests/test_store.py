@@ -3,9 +3,11 @@ import json
 import math
 import os
 import pickle
+import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from datetime import date, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
@@ -356,6 +358,18 @@ def test_processes_upgrade_and_append_at_once(empty_url, tmp_path):
         frame = database.frame("ml_experiments", status=["running", "completed"])
         assert frame.experiment_id.nunique() == len(frame) == 3*20*20 and (frame.status == "completed").sum() == 60
         assert database.counts(defaults=True)[["transformer_models", "ensemble_models"]].tolist() == [1, 1] and database.check() == []
+
+
+def test_a_first_connection_waits_for_another_writer(tmp_path):
+    "SQLite's busy_timeout leaves out the change to WAL while another connection is about to write"
+    file = tmp_path/"alphaplus.db"
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE other (x)")
+    other.execute("BEGIN IMMEDIATE")
+    later = threading.Timer(0.3, lambda: other.execute("COMMIT"))
+    later.start()
+    with Database(file) as database: assert database.upgrade() == revisions() and not later.is_alive()
+    other.close()
 
 
 def test_a_killed_writer_leaves_nothing(empty_url, tmp_path):
