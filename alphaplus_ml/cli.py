@@ -15,12 +15,12 @@ from typing import Annotated, Optional
 import typer
 
 from .config import Settings
-from .core import AlphaplusError, RunError, __version__, need
+from .core import AlphaplusError, DatabaseError, InputError, MissingPackageError, RunError, __version__, need
 
 # %% auto #0
 __all__ = ['app', 'db', 'Runs', 'late', 'console', 'show_version', 'options', 'main', 'as_text', 'print_frame',
-           'complete_template', 'folder_settings', 'report_run', 'cell_progress', 'run', 'templates', 'runs', 'show',
-           'open_store', 'upgrade', 'status', 'check', 'pairs', 'summary', 'verify']
+           'complete_template', 'folder_settings', 'report_run', 'cell_progress', 'failure', 'run', 'templates', 'runs',
+           'show', 'open_store', 'upgrade', 'status', 'check', 'pairs', 'summary', 'verify']
 
 # %% ../nbs/94_cli.ipynb #b38807f8
 app = typer.Typer(name="alphaplus", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -134,6 +134,16 @@ def cell_progress(
         task = bar.add_task(name, total=None)
         yield lambda done, total, title: bar.update(task, completed=done, total=total, description=title or name)
 
+# %% ../nbs/94_cli.ipynb #1fb005b0
+def failure(
+    finished,  # a Run that did not complete
+)->AlphaplusError:
+    "What a failed run is to the shell: a refusal when a cell refused its input"
+    names, kinds = set(), [InputError, DatabaseError, MissingPackageError]
+    while kinds: names.add((kind := kinds.pop()).__name__); kinds += kind.__subclasses__()
+    kind = InputError if finished.error and finished.error["name"] in names else RunError
+    return kind(f"The run {finished.id} {finished.status} in {late('experiments').error_text(finished.error)}".rstrip(".?"))
+
 # %% ../nbs/94_cli.ipynb #5eda4587
 @app.command()
 def run(
@@ -146,7 +156,7 @@ def run(
     values = experiments.parse_parameters(name, parameter or [])
     with cell_progress(name) as progress: finished = experiments.run_experiment(name, values, settings=settings, progress=progress)
     report_run(finished.id, settings)
-    if finished.status != "completed": raise RunError(f"The run {finished.id} {finished.status}: {experiments.error_text(finished.error)}")
+    if finished.status != "completed": raise failure(finished)
 
 # %% ../nbs/94_cli.ipynb #c920c27f
 @app.command()

@@ -31,7 +31,7 @@ def utc_moment(
     refused = InputError("A moment is a datetime, a date or ISO text", value, "Write 2026-01-31T12:00:00+00:00.")
     if not isinstance(value, (date, np.datetime64, str)) or missing(value): raise refused
     if not isinstance(value, datetime) or isinstance(value, pd.Timestamp):
-        try: value = pd.Timestamp(value).floor("us").to_pydatetime()
+        try: value = pd.Timestamp(value).to_pydatetime(warn=False)
         except ValueError: raise refused from None
     return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
 

@@ -27,7 +27,7 @@ def random_rows(name, rng):
             optimization_status=pick(["running", "complete", "pruned", "failed"])),
         "model_interpretability": lambda: dict(
             model_name=pick(models), model_version=pick(["1", "2"]), prediction_id=pick(["p", "q", "r"]), feature_name=pick(["momentum", "volume", "range"]),
-            feature_importance_rank=rng.integers(1, 30, n_rows), interpretation_type=pick(["local", "global", "drift"]), shap_value=numbers()),
+            feature_importance_rank=rng.integers(1, 9, n_rows), interpretation_type=pick(["local", "global", "drift"]), shap_value=numbers()),
         "ml_experiments": lambda: dict(
             experiment_id=[f"run{i}" for i in range(n_rows)], experiment_type=pick(["experiment", "study", "default"]),
             parent_experiment_id=pick(["run1", "run2", None])),

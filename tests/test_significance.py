@@ -166,6 +166,14 @@ def test_memory_lengthens_the_blocks():
     assert optimal_block_length(autoregressive(800, 0.8, 0)) > 3*optimal_block_length(np.random.default_rng(0).normal(size=800))
     assert optimal_block_length(np.ones(50)) == 1.0 and optimal_block_length([1.0, 2.0]) == 1.0
 
+@pytest.mark.parametrize("n", [2, 7, 8, 9, 10, 11, 12, 20])
+def test_short_series_have_blocks_too(n):
+    for seed in range(5):
+        series = np.random.default_rng(seed).normal(size=n)
+        assert 1 <= optimal_block_length(series) <= max(n/2, 1) and np.isfinite([*bootstrap_interval(series, n_bootstraps=10)]).all()
+    flat_end = np.r_[1.0, -1.0, np.zeros(n - 2)]
+    assert 1 <= optimal_block_length(flat_end) <= max(n/2, 1)
+
 def test_a_constant_series_has_a_point_for_its_mean_and_nothing_for_its_sharpe_ratio():
     assert tuple(bootstrap_interval(np.full(20, 0.5), n_bootstraps=20)) == (0.5, 0.5)
     assert np.isnan([*bootstrap_interval(np.full(20, 0.5), "sharpe", n_bootstraps=20)]).all()

@@ -107,6 +107,7 @@ def test_default_rows(database):
     for table, column in homes.items():
         with pytest.raises(InputError, match="came with the tables"): database.append(table, [{column: "mine"}, {column: "default"}])
         assert database.append(table, [{column: "mine"}]) == 1 and database.counts()[table] == 1
+        with pytest.raises(InputError, match="came with the tables"): database.update(table, {column: "mine"}, {column: "default"})
 
 
 def test_upgrade_twice(empty_url):

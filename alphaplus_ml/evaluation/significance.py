@@ -38,9 +38,10 @@ def optimal_block_length(
 )->float:         # at least 1; 1 means that single observations do
     "Mean block length of the stationary bootstrap by Politis, White and Patton's rule"
     array = _complete(values, "A series", 2)
-    if len(array) < 8 or np.ptp(array) == 0: return 1.0
-    length = need("arch.bootstrap").optimal_block_length(array)["stationary"].iloc[0]
-    return float(np.clip(length, 1, len(array)/2))
+    if len(array) < 11 or np.ptp(array) == 0: return 1.0   # the rule reads more lags than a shorter series has
+    with np.errstate(divide="ignore", invalid="ignore"):   # a stretch at the mean has no autocorrelation
+        length = need("arch.bootstrap").optimal_block_length(array)["stationary"].iloc[0]
+    return float(np.clip(length, 1, len(array)/2)) if np.isfinite(length) else 1.0
 
 # %% ../../nbs/22_evaluation.significance.ipynb #62b0a759
 def _sharpe(values): return values.mean()/values.std(ddof=1) if np.ptp(values) > 0 else np.nan

@@ -135,7 +135,7 @@ def check_additivity(
     return error
 
 # %% ../../nbs/70_explain.shap_values.ipynb #dfb3cf05
-explainers = Registry("explainer")
+explainers = Registry("explainer", package="alphaplus_ml.explain")
 
 def methods()->list[str]:  # sorted
     "The methods of explanation that some explainer belongs to"

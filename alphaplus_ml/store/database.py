@@ -31,10 +31,10 @@ from .schema import Base, UTCDateTime, default_column, default_name, find_column
 from ..values import as_flag, as_integer, as_number, as_text, missing, to_json, utc_moment
 
 # %% auto #0
-__all__ = ['conversions', 'drivers', 'way_out', 'frame_types', 'fit', 'conditions', 'check_columns', 'fit_rows', 'database_url',
-           'shown', 'make_engine', 'explained', 'migrations', 'revisions', 'current_revision', 'pending_revisions',
-           'run_migrations', 'describe', 'differences', 'insert_values', 'insert_copy', 'insert', 'tidy', 'prepare',
-           'Connected', 'Database', 'count_rows', 'upgrade', 'status', 'check']
+__all__ = ['conversions', 'drivers', 'way_out', 'frame_types', 'fit', 'conditions', 'check_columns', 'keep_default', 'fit_rows',
+           'database_url', 'shown', 'make_engine', 'explained', 'migrations', 'revisions', 'current_revision',
+           'pending_revisions', 'run_migrations', 'describe', 'differences', 'insert_values', 'insert_copy', 'insert',
+           'tidy', 'prepare', 'Connected', 'Database', 'count_rows', 'upgrade', 'status', 'check']
 
 # %% ../../nbs/82_store.database.ipynb #a8a4db0b
 conversions = {sa.String: as_text, sa.Text: as_text, sa.Integer: as_integer, sa.BigInteger: partial(as_integer, bits=64), sa.Float: as_number,
@@ -68,6 +68,11 @@ def check_columns(table:sa.Table, names:Iterable[str]):
     for name in names:
         if find_column(table, name).primary_key: raise InputError("The database gives a row its id", way_out="Leave the key 'id' out.")
 
+def keep_default(table:sa.Table, columns:Mapping[str, list]):
+    "Refuse a second row with the name of a shipped default row"
+    if default_name in columns.get(default_column.get(table.name), ()):
+        raise InputError(f"The {default_column[table.name]} {default_name!r} belongs to a row that came with the tables", way_out="Choose another name.")
+
 def fit_rows(
     table:sa.Table,      # one of the eight
     rows:list[Mapping],  # one mapping per row
@@ -79,8 +84,7 @@ def fit_rows(
     columns = {column.name: [fit(column, row.get(column.name)) for row in rows] for column in table.c if column.name in given}
     if not columns: raise InputError("A row names at least one column", way_out=f"The columns: {', '.join(table.c.keys()[2:])}.")
     if "timestamp" in columns: columns["timestamp"] = [moment or utc_now() for moment in columns["timestamp"]]
-    if default_name in columns.get(default_column.get(table.name), ()):
-        raise InputError(f"The {default_column[table.name]} {default_name!r} belongs to a row that came with the tables", way_out="Choose another name.")
+    keep_default(table, columns)
     return columns
 
 # %% ../../nbs/82_store.database.ipynb #4397d35c
@@ -312,7 +316,9 @@ class Database(Connected):
         target = find_table(table)
         if not key or not values: raise InputError("An update names the rows by at least one column, and changes at least one", way_out="Give key and values.")
         check_columns(target, values)
-        changed = sa.update(target).where(*conditions(target, key)).values({name: fit(target.c[name], value) for name, value in values.items()})
+        fitted = {name: fit(target.c[name], value) for name, value in values.items()}
+        keep_default(target, {name: [value] for name, value in fitted.items()})
+        changed = sa.update(target).where(*conditions(target, key)).values(fitted)
         with self.transaction(writes=True) as connection: return connection.execute(changed).rowcount
     def frame(self,
         table_or_query:str|sa.Executable,  # a table's name, a query's name, or a statement

@@ -92,7 +92,7 @@ class Tracker:
     def finish(self, status:str, error:str|None=None): "Write how the run ended"
 
 # %% ../../nbs/83_tracking.base.ipynb #ac0a0538
-trackers = Registry("tracker")
+trackers = Registry("tracker", package="alphaplus_ml.tracking")
 
 # %% ../../nbs/83_tracking.base.ipynb #c9695c8d
 def checked_metrics(

@@ -22,7 +22,6 @@ from ..core import InputError, RunError, unknown_name
 from ..config import Config, Settings, hide_password
 from ..store.database import Database
 from .base import RunFacts, Terminated, checked_metrics, data_facts, outcome, process_tags, traceback_tail, trackers
-from . import to_database, to_mlflow  # each registers its tracker
 
 # %% auto #0
 __all__ = ['logger', 'ExperimentTrackingConfig', 'default_config', 'BackEnds', 'start_all', 'JoinedRun', 'beat',

@@ -165,12 +165,14 @@ def look_at_holdout(
     return HoldoutLook(model, prediction, metric_value(every, scored, prediction.loc[scored.index], problem.y[known]))
 
 # %% ../../nbs/52_tuning.optimize.ipynb #a41212bb
-def _verdict(problem, config, n_tried, values, test):
+def _verdict(problem, config, attempts, values, p_value):
     "What the search found, in words"
-    (best, default), (held, held_default) = values
-    told = (f"{n_tried} trials: {problem.metric} {best:.4f} in the search (defaults {default:.4f}), {held:.4f} on the holdout (defaults {held_default:.4f}).")
-    better = "the tuned model is better than the defaults" if test.p_value <= 0.05 else "the tuned model is not distinguishable from the defaults"
-    reason = "both predict the same" if np.isnan(test.p_value) else f"Diebold-Mariano, one-sided p = {test.p_value:.2g}"
+    (best, default), (held, held_default), n_tried = *values, len(attempts)
+    show = lambda value: "undefined" if np.isnan(value) else f"{value:.4f}"
+    told = (f"{n_tried} trials: {problem.metric} {show(best)} in the search (defaults {show(default)}), {show(held)} on the holdout (defaults {show(held_default)}).")
+    better = "the tuned model is better than the defaults" if p_value <= 0.05 else "the tuned model is not distinguishable from the defaults"
+    unknown = "the defaults failed" if attempts[0].status == "failed" else "both predict the same"
+    reason = unknown if np.isnan(p_value) else f"Diebold-Mariano, one-sided p = {p_value:.2g}"
     random = " No Bayesian step took place: up to ten trials are random." if config.sampler == "tpe" and n_tried <= 10 else ""
     return f"{told} On the holdout {better} at 5 % ({reason}).{random}"
 
@@ -247,21 +249,29 @@ def _best(problem, attempts):
     if not complete: raise RunError(f"None of {len(attempts)} trials completed; the first: {attempts[0].why}")
     return max(complete, key=lambda a: problem.direction*a.value)
 
+# %% ../../nbs/52_tuning.optimize.ipynb #9ca02efb
+def _beside_the_defaults(problem, defaults, tuned, X, y, label_end):
+    "The defaults' look at the holdout, and the p-value that the tuned model's loss is smaller; NaN when the defaults cannot be fitted"
+    try: plain = look_at_holdout(problem, defaults.parameters, X, y, label_end)
+    except Exception:
+        if defaults.status != "failed": raise
+        return HoldoutLook(None, tuned.prediction*np.nan, np.nan), np.nan
+    scored = y.dropna()
+    loss, plain_loss = ((scored - one.prediction.loc[scored.index])**2 for one in (tuned, plain))
+    return plain, diebold_mariano(loss, plain_loss, problem.horizon, alternative="less").p_value
+
 # %% ../../nbs/52_tuning.optimize.ipynb #cb494a72
 def _result(problem, config, attempts, X, y, label_end, parts):
     "Judge a finished search"
     best, (development, holdout) = _best(problem, attempts), parts
     Xh, yh = X.iloc[holdout], y.iloc[holdout]
-    defaults = attempts[0].parameters
-    tuned, plain = (look_at_holdout(problem, p, Xh, yh, label_end) for p in (best.parameters, defaults))
-    scored = yh.dropna()
-    loss, plain_loss = ((scored - one.prediction.loc[scored.index])**2 for one in (tuned, plain))
-    test = diebold_mariano(loss, plain_loss, config.horizon, alternative="less")
+    tuned, scored = look_at_holdout(problem, best.parameters, Xh, yh, label_end), yh.dropna()
+    plain, p_value = _beside_the_defaults(problem, attempts[0], tuned, Xh, yh, label_end)
     undefined = problem.metric == "r2_out_of_sample"
     interval = (np.nan, np.nan) if undefined else headline_interval(problem.metric, scored, tuned.prediction.loc[scored.index], config.horizon, seed=child_seed(config.seed, "interval"))
     default_value = attempts[0].value if attempts[0].status == "complete" else np.nan
     luck, values = measure_luck(attempts, best), ((best.value, default_value), (tuned.value, plain.value))
-    verdict = _verdict(problem, config, len(attempts), values, test)
+    verdict = _verdict(problem, config, attempts, values, p_value)
     extra = {"pbo": luck.pbo, "pbo_note": luck.pbo_note, "deflated_sharpe": luck.deflated_sharpe, "holdout_value": tuned.value,
              "default_holdout_value": plain.value, "n_trials": len(attempts), "verdict": verdict}
     return OptimizationResult(problem.optimization_id, problem.model_name, problem.metric, dict(best.parameters), best.value, default_value, tuned.value,

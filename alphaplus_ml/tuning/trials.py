@@ -264,11 +264,10 @@ def _run_batch(problem, batch, reference):
 
 # %% ../../nbs/51_tuning.trials.ipynb #9d994875
 def _close(problem, batch, recorder, error):
-    "Mark what was running as failed"
+    "Mark what was running as failed, and leave no row that says running"
     for attempt in batch:
-        if attempt.status == "running":
-            attempt.status, attempt.why = "failed", f"interrupted by {type(error).__name__}"
-            update_record(recorder, record_of(problem, attempt))
+        if attempt.status == "running": attempt.status, attempt.why = "failed", f"interrupted by {type(error).__name__}"
+        update_record(recorder, record_of(problem, attempt))
 
 # %% ../../nbs/51_tuning.trials.ipynb #84dfb573
 def run_trials(
