@@ -10,7 +10,7 @@ from alphaplus_ml.features.drift import bin_edges, feature_drift, psi, psi_alarm
 
 def by_hand(reference, current, bins):
     "Shares counted value by value"
-    edges = sorted(set(np.quantile(reference, [k/bins for k in range(1, bins)])))
+    edges = sorted(set(np.quantile(reference, np.linspace(0, 1, bins + 1)[1:-1])))
     def share(values, i):
         low, high = ([-np.inf] + edges)[i], (edges + [np.inf])[i]
         return max(sum(low < v <= high for v in values)/len(values), 1e-4)

@@ -35,7 +35,7 @@ names = ["a", "b", "c", "d"]
 def table(n=200, f=4, seed=0, missing=0.0):
     rng = np.random.default_rng(seed)
     X = pd.DataFrame(rng.normal(size=(n, f)), columns=names[:f])
-    y = X.iloc[:, 0] + X.iloc[:, 1] * X.iloc[:, -1] + 0.1 * rng.normal(size=n)
+    y = X.iloc[:, 0] + X.iloc[:, min(1, f - 1)] * X.iloc[:, -1] + 0.1 * rng.normal(size=n)
     return X.where(rng.random(X.shape) >= missing), y
 
 
@@ -178,8 +178,8 @@ def test_boosted_classifier_is_explained_on_its_log_odds():
 def test_early_stopping_explains_the_trees_that_predict():
     X, y = table(n=400)
     model = lightgbm.LGBMRegressor(n_estimators=200, learning_rate=0.5, verbose=-1, n_jobs=1)
-    model.fit(X[:200], y[:200], eval_set=[(X[200:], y[200:])], callbacks=[lightgbm.early_stopping(3, verbose=False)])
-    assert model.best_iteration_ < model.booster_.current_iteration()
+    model.fit(X[:200], y[:200], eval_X=X[200:], eval_y=y[200:], callbacks=[lightgbm.early_stopping(3, verbose=False)])
+    assert model.best_iteration_ < 200
     for background in (None, X.head(10)): assert additivity_error(*tree_shap(model, X, background), model.predict(X)) < 1e-6
 
 
@@ -198,9 +198,9 @@ def test_a_constant_tree_and_a_booster_and_an_array():
 
 
 def test_categorical_splits_are_exact_or_refused():
-    X, y = table()
+    X, y = table(n=400)
     X["d"] = np.arange(len(X)) % 7
-    model = lightgbm.LGBMRegressor(n_estimators=5, min_child_samples=5, verbose=-1, n_jobs=1).fit(X, y + 2 * X.d.isin([1, 4]), categorical_feature=["d"])
+    model = lightgbm.LGBMRegressor(n_estimators=5, min_child_samples=5, min_data_per_group=5, verbose=-1, n_jobs=1).fit(X, y + 2 * X.d.isin([1, 4]), categorical_feature=["d"])
     assert additivity_error(*tree_shap(model, X), model.predict(X)) < 1e-12
     with pytest.raises(InputError, match="numerical splits.*'d'"): tree_shap(model, X, background=X)
     with pytest.raises(InputError, match="numerical splits"): tree_shap(model, X, interactions=True)

@@ -42,7 +42,7 @@ def test_one_market_in_many_shapes(panel, table, tmp_path, names, shape):
     elif shape == "parquet":
         renamed.to_parquet(tmp_path/"bars.parquet")
         read = load_market(str(tmp_path/"bars.parquet"))
-    else: read = load_market({"pandas": renamed, "polars": pl.from_pandas(renamed.convert_dtypes()), "indexed": renamed.set_index([names["timestamp"], names["symbol"]])}[shape])
+    else: read = load_market({"pandas": renamed, "polars": pl.from_pandas(renamed.assign(**{names["timestamp"]: table.timestamp.dt.tz_convert(None)})), "indexed": renamed.set_index([names["timestamp"], names["symbol"]])}[shape])
     same(read, panel)
     assert read.attrs["source"]["columns"][names["close"]] == "close"
 
