@@ -33,7 +33,7 @@ $(STAMP): settings.ini setup.py constraints.txt
 	touch $@
 
 run: setup  ## the market study on real bars: notebook, MLflow run, SQL rows, leaderboard
-	@.venv/bin/alphaplus run market_study $(ARGS)
+	@.venv/bin/alphaplus run market_study -p n_trials=30 $(ARGS)
 
 test: setup  ## house rules, every notebook and template, pytest, a real PostgreSQL
 	@$(PY) -m pytest $(ARGS)

@@ -86,9 +86,9 @@ def print_frame(
     title:str="",  # a line above it
 ):
     "Show a frame as a table"
-    table = need("rich.table").Table(title=title or None, title_justify="left", box=need("rich.box").SIMPLE_HEAD)
-    for name in [*filter(None, frame.index.names), *frame.columns]: table.add_column(str(name), overflow="fold")
+    table = need("rich.table").Table(title=title or None, title_justify="left", box=need("rich.box").SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     named = any(frame.index.names)
+    for place, name in enumerate([*filter(None, frame.index.names), *frame.columns]): table.add_column(str(name), overflow="fold", no_wrap=named and place == 0)
     for row in frame.itertuples(index=named): table.add_row(*map(as_text, row))
     console().print(table)
 
@@ -168,7 +168,9 @@ def templates(name:Annotated[Optional[str], typer.Argument(help="Show this templ
 @app.command()
 def runs(limit:Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")]=20, runs:Runs=None):
     "List what was run."
-    print_frame(late("experiments").list_runs(settings=folder_settings(runs)).head(limit))
+    found = late("experiments").list_runs(limit=limit, settings=folder_settings(runs))
+    started = found.started_at.dt.strftime("%Y-%m-%d %H:%M")
+    print_frame(found.assign(experiment=found.experiment_name, started=started, seconds=found.duration_seconds)[["experiment", "status", "started", "seconds", "error"]])
 
 # %% ../nbs/94_cli.ipynb #2cddf0e1
 @app.command()
@@ -177,7 +179,7 @@ def show(run_id:Annotated[str, typer.Argument(metavar="RUN", help="A run's id, o
     import pandas as pd
     details = report_run(run_id, folder_settings(runs))
     facts = {"experiment": details.experiment, "started": details.started_at, "seconds": details.duration_seconds, "error": details.error}
-    for title, values in {"Facts": facts, "Parameters": details.parameters, "Metrics": details.metrics, "Files": details.artifacts}.items():
+    for title, values in {"Facts": facts, "Parameters": details.parameters, "Metrics": details.metrics, "Files": {name: f"{file['bytes']:,} bytes" for name, file in details.artifacts.items()}}.items():
         if values: print_frame(pd.DataFrame({"value": pd.Series({name: as_text(value) for name, value in values.items()}, dtype=object)}).rename_axis("name"), title=title)
 
 # %% ../nbs/94_cli.ipynb #d5b54c29
@@ -223,7 +225,12 @@ def pairs(
 @app.command()
 def summary(runs:Runs=None):
     "Show what is on record and what the library offers."
-    print_frame(pairs(late("ml_models").get_phase6_advanced_features_summary(open_store(runs))))
+    import pandas as pd
+    found = late("ml_models").get_phase6_advanced_features_summary(open_store(runs))
+    print_frame(pd.DataFrame({"rows": found.pop("rows")}).rename_axis("table"))
+    if best := found.pop("best_results"): print_frame(pd.DataFrame({"model": row["model_name"], "metric": row["objective_name"], "value": row["objective_value"]} for row in best).set_axis(
+        pd.Index([row["optimization_id"] for row in best], name="search")), title="Best trial of each search")
+    print_frame(pairs(found))
 
 @app.command()
 def verify():

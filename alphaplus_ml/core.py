@@ -201,11 +201,13 @@ class Recorder(Protocol):
     def update(self, table:str, key:dict, values:dict)->int: ...
     def frame(self, table:str, **filters)->pd.DataFrame: ...
 
-# %% ../nbs/00_core.ipynb #74565e7b
+# %% ../nbs/00_core.ipynb #e4400674
 class MemoryRecorder:
     "A recorder that keeps its rows in memory"
     def __init__(self): self.tables = {}
-    def _matching(self, table, key): return [row for row in self.tables.get(table, []) if all(row.get(k) == v for k, v in key.items())]
+    def _matching(self, table, key):
+        def fits(value, wanted): return value in wanted if isinstance(wanted, list) else value == wanted
+        return [row for row in self.tables.get(table, []) if all(fits(row.get(k), v) for k, v in key.items())]
     def append(self,
         table:str,        # a table's name
         rows:list[dict],  # one dictionary per row
@@ -215,7 +217,7 @@ class MemoryRecorder:
         return len(rows)
     def update(self,
         table:str,    # a table's name
-        key:dict,     # the columns and values that select the rows
+        key:dict,     # the columns and values that select the rows; a list selects any of its values
         values:dict,  # the columns to change
     )->int:           # how many rows were changed
         "Change the rows that a key selects"

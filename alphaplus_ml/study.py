@@ -25,7 +25,7 @@ from .tuning.optimize import HyperparameterOptimizationConfig, OptimizationResul
 
 # %% auto #0
 __all__ = ['StudyConfig', 'StudyData', 'study_data', 'study_search', 'holdout_predictions', 'study_comparison',
-           'study_explanation', 'study_catalogue', 'StudyResult', 'market_study']
+           'study_explanation', 'study_catalogue', 'record_catalogue', 'StudyResult', 'market_study']
 
 # %% ../nbs/78_study.ipynb #9f0ce8b5
 class StudyConfig(Config):
@@ -39,6 +39,7 @@ class StudyConfig(Config):
     holdout: float = Field(0.2, gt=0, lt=0.9, description="share of the timestamps, the last ones, that no choice ever sees")
     cost_bps: float = Field(1.0, ge=0, description="trading costs in basis points per traded value")
     n_explained: int = Field(200, ge=1, description="holdout predictions that are explained, chosen by the seed")
+    catalogue: bool = Field(True, description="keep what the study says of its features as the catalogue's active rows")
     seed: int = Field(0, ge=0, description="makes the whole study reproducible")
 
 # %% ../nbs/78_study.ipynb #699219e3
@@ -125,7 +126,17 @@ def study_catalogue(
     seen, unseen = data.X.iloc[tuned.development], data.X.iloc[tuned.holdout]
     importance = study_explanation(data, tuned, config, part="development").importance()
     drift = feature_drift(seen, unseen).set_index("feature").psi
-    return feature_catalogue(seen, data.y.iloc[tuned.development], importances=importance, drift=drift)
+    return feature_catalogue(seen, data.y.iloc[tuned.development], importances=importance, drift=drift, version=config.study_id)
+
+# %% ../nbs/78_study.ipynb #8f5038f9
+def record_catalogue(
+    catalogue,          # of study_catalogue
+    recorder:Recorder,
+)->int:                 # rows written
+    "Write a catalogue and retire the rows that it replaces"
+    names = [row["feature_name"] for row in catalogue.rows()]
+    recorder.update(catalogue.table, {"feature_name": names, "is_active": True}, {"is_active": False})
+    return recorder.append(catalogue.table, catalogue.rows())
 
 # %% ../nbs/78_study.ipynb #e9deab50
 @dataclass(frozen=True)
@@ -170,5 +181,6 @@ def market_study(
     comparison = study_comparison(data, tuned, config, predictions)
     explanation = study_explanation(data, tuned, config, recorder)
     if recorder is not None:
-        for result in (comparison, study_catalogue(data, tuned, config)): recorder.append(result.table, result.rows())
+        recorder.append(comparison.table, comparison.rows())
+        if config.catalogue: record_catalogue(study_catalogue(data, tuned, config), recorder)
     return StudyResult(config, data, tuned, predictions, comparison, explanation)

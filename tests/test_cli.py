@@ -82,7 +82,7 @@ def test_a_failing_template_ends_with_1_and_is_listed(capsys, tmp_path):
 def test_summary_counts_and_lists(capsys):
     outcome(capsys, "db", "upgrade")
     code, out, error = outcome(capsys, "summary")
-    assert code == 0 and "rows.ml_experiments" in out and "lightgbm" in out
+    assert code == 0 and "ml_experiments" in out and "lightgbm" in out
 
 
 def test_verify_says_what_is_not_built(capsys):

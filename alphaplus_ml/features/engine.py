@@ -175,6 +175,7 @@ def list_features(
 class FeatureCatalogue:
     "What is known of features, as rows"
     frame:pd.DataFrame                       # indexed by feature
+    version:str                              # says which study these figures are from
     table:str = field(default="advanced_feature_engineering", init=False)
     def rows(self)->list[dict]:
         "One row per feature"
@@ -182,7 +183,7 @@ class FeatureCatalogue:
         return [{"feature_name": name, "feature_type": row.type, "feature_category": row.category, "feature_description": row.description,
                  "feature_formula": row.formula, "parameters": row.parameters, "importance_score": finite(row.importance),
                  "correlation_with_target": finite(row.correlation), "feature_drift_score": finite(row.drift), "is_active": bool(row.active),
-                 "created_by": "alphaplus_ml", "version": __version__, "metadata": row.metadata} for name, row in self.frame.iterrows()]
+                 "created_by": f"alphaplus_ml {__version__}", "version": self.version, "metadata": row.metadata} for name, row in self.frame.iterrows()]
 
 # %% ../../nbs/31_features.engine.ipynb #5a8e4b96
 def feature_catalogue(
@@ -190,6 +191,7 @@ def feature_catalogue(
     y:pd.Series|None=None,                # their labels
     importances:pd.Series|None=None,      # by feature, for example mean |SHAP| on training rows
     drift:pd.Series|None=None,            # by feature, for example PSI between two periods
+    version:str=__version__,              # of the catalogue's rows: a study's id, or the library's version
 )->FeatureCatalogue:
     "The catalogue of features, with what training rows say about them"
     extra = [] if X is None else sorted({part for name in X for part in [_extra_of(name)] if part})
@@ -203,7 +205,7 @@ def feature_catalogue(
     frame = frame.assign(importance=by_feature(importances), correlation=by_feature(correlation), drift=by_feature(drift), active=True)
     share = pd.Series(0.0, frame.index) if X is None else X.isna().mean()
     rows = 0 if X is None else len(X)
-    return FeatureCatalogue(frame.assign(metadata=[{"rows": rows, "missing_share": float(share[name])} for name in frame.index]))
+    return FeatureCatalogue(frame.assign(metadata=[{"rows": rows, "missing_share": float(share[name])} for name in frame.index]), version)
 
 # %% ../../nbs/31_features.engine.ipynb #3733f79e
 def _describe(known):
