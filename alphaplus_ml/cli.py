@@ -88,7 +88,9 @@ def print_frame(
     "Show a frame as a table"
     table = need("rich.table").Table(title=title or None, title_justify="left", box=need("rich.box").SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     named = any(frame.index.names)
-    for place, name in enumerate([*filter(None, frame.index.names), *frame.columns]): table.add_column(str(name), overflow="fold", no_wrap=named and place == 0)
+    *names, last = [*filter(None, frame.index.names), *frame.columns]
+    for name in names: table.add_column(str(name), no_wrap=True)
+    table.add_column(str(last), overflow="fold")   # the only one that may be long
     for row in frame.itertuples(index=named): table.add_row(*map(as_text, row))
     console().print(table)
 
@@ -170,7 +172,7 @@ def runs(limit:Annotated[int, typer.Option(min=1, help="At most so many, the new
     "List what was run."
     found = late("experiments").list_runs(limit=limit, settings=folder_settings(runs))
     started = found.started_at.dt.strftime("%Y-%m-%d %H:%M")
-    print_frame(found.assign(experiment=found.experiment_name, started=started, seconds=found.duration_seconds)[["experiment", "status", "started", "seconds", "error"]])
+    print_frame(found.assign(experiment=found.experiment_name, started=started, seconds=found.duration_seconds)[["experiment", "status", "started", "seconds"]])
 
 # %% ../nbs/94_cli.ipynb #2cddf0e1
 @app.command()

@@ -71,6 +71,7 @@ class CellWatch:
     "Which cell is running, and whoever wants to know"
     progress:Callable|None  # called with cells done, cells in all, a title
     environment:dict        # the kernel's
+    log:str|Path = os.devnull  # takes what the kernel itself says, which is not for the screen
     code_cell:int = 0       # the running code cell, counted from 1
     title:str = ""          # the nearest heading above it
     def starts(self, cell, index:int, total:int):
@@ -92,7 +93,8 @@ def watched_client(
             manager.kernel_spec_manager = need("jupyter_client.kernelspec").KernelSpecManager(kernel_dirs=[])
             if os.name == "posix" and len(folder) < 70: manager.transport, manager.connection_file = "ipc", f"{folder}/kernel.json"
             return manager
-        def execute(self, **options): return super().execute(env=watch.environment, **options)
+        def execute(self, **options):
+            with open(watch.log, "w") as said: return super().execute(env=watch.environment, stderr=said, **options)
         def execute_cell(self, cell, cell_index, **options):
             watch.starts(cell, cell_index, len(self.nb.cells))
             return super().execute_cell(cell, cell_index, **options)
@@ -180,7 +182,8 @@ def end_folder(
     error:dict|str|None,
 ):
     "Complete a run's folder and end the run"
-    row = run.row()
+    row, log = run.row(), folder/"kernel.log"
+    if log.is_file() and not log.stat().st_size: log.unlink()
     write_json(folder/"metrics.json", row["metrics"])
     write_json(folder/"data.json", row["config"].get("data", {}))
     executed = folder/f"{run.facts.name}.ipynb"
@@ -213,7 +216,7 @@ def run_experiment(
     config = default.model_copy(update={"experiment_name": template.stem, "backends": tuple(dict.fromkeys(["database", *default.backends]))})
     with start_experiment_tracking(config, database=database, settings=settings) as run:
         folder = begin_folder(run, template, everything)
-        watch = CellWatch(progress, kernel_environment(run))
+        watch = CellWatch(progress, kernel_environment(run), folder/"kernel.log")
         status, error = "failed", None
         try:
             error = execute(template, folder/f"{template.stem}.ipynb", values, watch)
