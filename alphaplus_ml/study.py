@@ -84,8 +84,9 @@ def holdout_predictions(
     rows = tuned.development[data.y.iloc[tuned.development].notna()]
     X, y, unseen = data.X.iloc[rows], data.y.iloc[rows], data.X.iloc[tuned.holdout]
     baselines = {name: make_model(name).fit(X, y).predict(unseen) for name in config.baselines}
-    return ({name: pd.Series(values, index=unseen.index, name=name) for name, values in baselines.items()}
-            | {config.model_name: tuned.default_prediction, f"{config.model_name}_tuned": tuned.prediction})
+    found = ({name: pd.Series(values, index=unseen.index, name=name) for name, values in baselines.items()}
+             | {config.model_name: tuned.default_prediction, f"{config.model_name}_tuned": tuned.prediction})
+    return {name: values for name, values in found.items() if values.notna().all()}   # defaults that cannot be fitted predict nothing
 
 # %% ../nbs/78_study.ipynb #99a49fe0
 def study_comparison(
