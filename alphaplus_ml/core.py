@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import pkgutil
 import secrets
 from datetime import datetime, timezone
@@ -80,8 +81,9 @@ def lazy_names(
 ):                          # the package's __getattr__ and __dir__
     "What a package's face needs to offer names without importing their modules"
     def __getattr__(name):
-        if name not in table: raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(table[name]), name)
+        if name in table: return getattr(importlib.import_module(table[name]), name)
+        if not name.startswith("_") and importlib.util.find_spec(f"{package}.{name}"): return importlib.import_module(f"{package}.{name}")
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
     return __getattr__, lambda: sorted(table)
 
 # %% ../nbs/00_core.ipynb #a5e1ded5
