@@ -132,9 +132,9 @@ def _verdict(tests, winner, benchmark, level, stamps):
     span = f"{stamps[0]:%Y-%m-%d} to {stamps[-1]:%Y-%m-%d}, {len(stamps):,} timestamps"
     told = "one-sided Diebold-Mariano test on squared loss" if count == 1 else f"{count} one-sided Diebold-Mariano tests on squared loss, Holm-adjusted"
     if winner: return f"{winner} forecasts better than {benchmark} at {share}: p = {tests.p_adjusted[winner]:.2g} ({told}; {span})."
-    best = tests.p_adjusted.min()
+    first, best = tests.p_value.idxmin(skipna=True) if tests.p_value.notna().any() else None, tests.p_adjusted.min()   # adjusted ones may tie at 1
     if np.isnan(best): return f"No model is distinguishable from {benchmark}: no loss differs from the benchmark's ({span})."
-    return f"No model is distinguishable from {benchmark} at {share}: the smallest p-value is {best:.2g}, of {tests.p_adjusted.idxmin()} ({told}; {span})."
+    return f"No model is distinguishable from {benchmark} at {share}: the smallest p-value is {best:.2g}, of {first} ({told}; {span})."
 
 # %% ../../nbs/26_evaluation.comparison.ipynb #5da9979d
 @dataclass(frozen=True, eq=False)
