@@ -23,8 +23,10 @@ def explain_validation(
     error:ValidationError,  # what pydantic raised
 )->InputError:              # to be raised instead
     "pydantic's error as the library's: each wrong field, its rule and its value"
-    lines = [f"{'.'.join(map(str, e['loc'])) or error.title}: {e['msg'].removeprefix('Value error, ')} (got {e['input']!r})"
-             for e in error.errors(include_url=False)]
+    def line(e):
+        said = e["msg"].removeprefix("Value error, ")
+        return f"{'.'.join(map(str, e['loc']))}: {said} (got {e['input']!r})" if e["loc"] else said   # a rule about several fields says what it got
+    lines = [line(e) for e in error.errors(include_url=False)]
     return InputError(f"{error.title} is not valid: " + "; ".join(lines))
 
 # %% ../nbs/01_config.ipynb #76139c2c
