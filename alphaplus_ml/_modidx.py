@@ -2,8 +2,8 @@
 
 d = { 'settings': { 'branch': 'main',
                 'doc_baseurl': '/alphaplus_ml',
-                'doc_host': 'https://alphaplus-ml.github.io',
-                'git_url': 'https://github.com/alphaplus-ml/alphaplus_ml',
+                'doc_host': 'https://example.org',
+                'git_url': 'https://example.org/alphaplus_ml',
                 'lib_path': 'alphaplus_ml'},
   'syms': { 'alphaplus_ml.cli': { 'alphaplus_ml.cli.as_text': ('cli.html#as_text', 'alphaplus_ml/cli.py'),
                                   'alphaplus_ml.cli.cell_progress': ('cli.html#cell_progress', 'alphaplus_ml/cli.py'),

@@ -144,7 +144,7 @@ def failure(
     names, kinds = set(), [InputError, DatabaseError, MissingPackageError]
     while kinds: names.add((kind := kinds.pop()).__name__); kinds += kind.__subclasses__()
     kind = InputError if finished.error and finished.error["name"] in names else RunError
-    return kind(f"The run {finished.id} {finished.status} in {late('experiments').error_text(finished.error)}".rstrip(".?"))
+    return kind(f"The run {finished.id} {finished.status} in {late('experiments').error_text(finished.error)}")
 
 # %% ../nbs/94_cli.ipynb #5eda4587
 @app.command()

@@ -38,8 +38,9 @@ class InputError(AlphaplusError, ValueError):
         value:Any=None,        # the offending value; left out of the message when None
         way_out:str="",        # what to do instead
     ):
-        got = "" if value is None else f"; got {value!r}"
-        super().__init__(f"{rule}{got}." + (f" {way_out}" if way_out else ""))
+        sentence = rule if value is None else f"{rule}; got {value!r}"
+        sentence += "" if sentence.endswith((".", "?")) else "."
+        super().__init__(f"{sentence} {way_out}".strip())
 
 # %% ../nbs/00_core.ipynb #43db8d82
 class UnknownNameError(InputError, KeyError):
