@@ -176,11 +176,12 @@ def test_boosted_classifier_is_explained_on_its_log_odds():
 
 
 def test_early_stopping_explains_the_trees_that_predict():
-    X, y = table(n=400)
-    model = lightgbm.LGBMRegressor(n_estimators=200, learning_rate=0.5, verbose=-1, n_jobs=1)
-    model.fit(X[:200], y[:200], eval_X=X[200:], eval_y=y[200:], callbacks=[lightgbm.early_stopping(3, verbose=False)])
-    assert model.best_iteration_ < 200
-    for background in (None, X.head(10)): assert additivity_error(*tree_shap(model, X, background), model.predict(X)) < 1e-6
+    X, y = table()
+    booster = boosted(X, y, n_estimators=30).booster_
+    everything = booster.predict(X)
+    booster.best_iteration = 5      # what early stopping leaves behind
+    assert np.abs(booster.predict(X) - everything).max() > 0.01
+    for background in (None, X.head(10)): assert additivity_error(*tree_shap(booster, X, background), booster.predict(X)) < 1e-6
 
 
 def test_a_constant_tree_and_a_booster_and_an_array():
@@ -265,14 +266,13 @@ def test_pipeline_values_equal_brute_force(indicator, against):
     assert base == pytest.approx(model.predict(background).mean())
 
 
+@pytest.mark.filterwarnings("ignore:Skipping features")
 def test_a_column_that_the_imputer_drops_gets_zero():
     X, y = table(missing=0.1)
     X["b"] = np.nan
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")     # scikit-learn says that it drops the column
-        model = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler(), Ridge()).fit(X, y.fillna(0))
-        values, base = linear_shap(model, X)
-    assert additivity_error(values, base, model.predict(X)) < 1e-10 if model[0].keep_empty_features else not values[:, 1].any()
+    model = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler(), Ridge()).fit(X, y.fillna(0))
+    values, base = linear_shap(model, X)
+    assert model[0].transform(X).shape[1] == 7 and not values[:, 1].any()
 
 
 def test_logistic_regression_is_explained_on_its_log_odds():
@@ -326,6 +326,9 @@ def test_project_models(name):
     explanation = explain_model_prediction(model, X)
     assert isinstance(explanation, Result)
     np.testing.assert_allclose(explanation.values["shap"].sum(axis=1) + explanation.base_value, model.predict(X), atol=1e-10)
+    against = explain_model_prediction(model, X.tail(9), background=X.head(120))
+    assert against.base_value == pytest.approx(model.predict(X.head(120)).mean())
+    if name == "lightgbm": np.testing.assert_allclose(tree_shap(model, X.tail(9), interactions=True)[0].sum(axis=2), explanation.values["shap"].tail(9), atol=1e-12)
     if name == "past_mean": assert not explanation.values["shap"].to_numpy().any() and explanation.base_value == pytest.approx(y.mean())
 
 
@@ -475,6 +478,16 @@ def refusals():
 def test_refusals_are_input_errors(case):
     call, message = refusals()[case]
     with pytest.raises(InputError, match=f"(?s){message}"): call()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_model_fitted_on_an_array_takes_a_frame_in_silence():
+    X, y = table()
+    for model in (Ridge(), DecisionTreeRegressor(max_depth=3), boosted(X.to_numpy(), y)):
+        explanation = explain_model_prediction(model.fit(X.to_numpy(), y), X, background=X)
+        assert list(explanation.values["shap"].columns) == names
+        np.testing.assert_allclose(explanation.values["shap"].sum(axis=1) + explanation.base_value, explanation.prediction, atol=1e-6)
+    with pytest.raises(InputError, match="4 columns"): explain_model_prediction(model, X[["a"]])
 
 
 def test_three_classes_are_refused():

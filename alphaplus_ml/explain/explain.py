@@ -144,6 +144,7 @@ def shap_explanation(
         values=explanation.values["shap"].to_numpy()*10**power, base_values=np.full(len(explanation.features), explanation.base_value*10**power),
         data=explanation.features.to_numpy(float), feature_names=[str(name) for name in explanation.features.columns])
 
+# %% ../../nbs/73_explain.explain.ipynb #4874ce26
 def write_unit(power:int):
     "A note of the unit at the foot of the current figure"
     if power: need("matplotlib.pyplot").gcf().text(0.01, 0.02, f"unit: 1e-{power}", color="#777777")
@@ -156,19 +157,21 @@ def row_position(index:pd.Index, row)->int:  # row: a position, or a label such 
         raise InputError(f"A row is a position below {len(index)} or a label of the explained rows", row, f"The first label is {index[0]!r}.")
     return int(np.flatnonzero(index == row)[0])
 
-# %% ../../nbs/73_explain.explain.ipynb #a6d66d44
+# %% ../../nbs/73_explain.explain.ipynb #ea059817
 def draw_beeswarm(explanation, max_display:int):
     "A point per prediction and feature on the current figure"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)   # a feature without a value in these rows has no colour
         load_shap().plots.beeswarm(shap_explanation(explanation), max_display=max_display, show=False)
 
+# %% ../../nbs/73_explain.explain.ipynb #4ec7ef0b
 def draw_bar(explanation, max_display:int):
     "A bar per feature on the current figure"
     power = unit_power(explanation.importance("shap").to_numpy())
     load_shap().plots.bar(shap_explanation(explanation, power), max_display=max_display, show=False)
     write_unit(power)
 
+# %% ../../nbs/73_explain.explain.ipynb #a4b10994
 def draw_waterfall(explanation, position:int, max_display:int):
     "One prediction, feature by feature, on the current figure"
     power = unit_power(explanation.values["shap"].to_numpy()[position])
