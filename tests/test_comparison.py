@@ -169,3 +169,10 @@ def test_what_cannot_be_compared_is_refused(change, words):
 @pytest.mark.parametrize("change, near", [(dict(benchmark="past_maen"), "past_mean"), (dict(trials={"goood": (2, 0.1)}), "good"), (dict(metric="rank_ci"), "rank_ic")])
 def test_an_unknown_name_comes_with_near_ones(change, near):
     with pytest.raises(UnknownNameError, match=f"Did you mean.*{near}"): compare_models(PREDICTIONS, Y, **change)
+
+def test_the_r2_benchmark_knows_the_labels_before_the_test_rows():
+    tested = np.arange(len(Y)) >= 600
+    late = {name: one.where(tested) for name, one in PREDICTIONS.items()}
+    y = Y + np.where(tested, 0.0, 0.05)   # a past that the mean of the test rows knows nothing of
+    own, given = compare_models(late, y, n_bootstraps=5), compare_models({name: one[tested] for name, one in late.items()}, y[tested], history=y[~tested], n_bootstraps=5)
+    for name, one in late.items(): assert own.leaderboard.r2_out_of_sample[name] == pytest.approx(r2_out_of_sample(y, one)) == given.leaderboard.r2_out_of_sample[name]

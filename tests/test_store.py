@@ -424,6 +424,13 @@ def test_a_folder_that_cannot_be_made():
     with pytest.raises(DatabaseError, match="The folder of .* cannot be made"): Database("sqlite:////proc/nowhere/alphaplus.db")
 
 
+def test_a_read_only_database(sqlite_database):
+    with Database(f"sqlite:///file:{sqlite_database.engine.url.database}?mode=ro&uri=true") as database:
+        assert len(database.frame("ml_experiments")) == 1 and database.upgrade() == []
+        with pytest.raises(DatabaseError, match="readonly.*can be written"): database.append("ml_experiments", [{"experiment_id": "a"}])
+        with pytest.raises(DatabaseError, match="readonly"): database.update("ml_experiments", {"experiment_id": "default"}, {"status": "completed"})
+
+
 @pytest.mark.parametrize("url", ["mysql://me:hunter2@host/name", "no url at all", "", "oracle://x"])
 def test_other_databases(url, monkeypatch):
     with pytest.raises(InputError, match="SQLite or PostgreSQL") as caught: Database(url or "://")

@@ -92,7 +92,7 @@ class Question:
     periods_per_year:int            # bars per year, to annualise
     returns:pd.Series|None = None   # one-bar forward simple returns
     label_end:pd.Series|None = None # when each label is known
-    history:pd.Series|None = None   # labels before the test rows
+    history:pd.Series|None = None   # every label the R² may know, once it is known
 
 # %% ../../nbs/26_evaluation.comparison.ipynb #6a9735c9
 def _forecast_columns(y, prediction, question):
@@ -199,6 +199,7 @@ def _question(y, metric, level, returns, **rest):
     if metric == "r2_out_of_sample":
         raise InputError("The headline has an interval over drawn timestamps, which an R² against a running mean has not", metric, "It is a column anyway: choose rmse.")
     if not 0 < level < 1: raise InputError("A level lies between 0 and 1", level, "Use level=0.95, the default.")
+    if not rest["cost_bps"] >= 0: raise InputError("Costs are basis points, at least 0", rest["cost_bps"])
     if returns is not None and not returns.reindex(y.index).notna().any(): raise InputError("Returns share rows with the labels", "none in common", "Give both the panel's index.")
     return Question(metric=metric, level=level, returns=returns, **rest)
 
@@ -217,13 +218,14 @@ def compare_models(
     seed:int=0,
     name:str=None,               # the comparison's id; a new one when None
     label_end:pd.Series=None,    # when each label is known, for the R²
-    history:pd.Series=None,      # labels before the test rows, for the R²
+    history:pd.Series=None,      # labels that y does not hold, from before the test rows, for the R²
     periods_per_year:int=252,
     n_bootstraps:int=1000,
 )->ComparisonResult:
     "Judge models on the same rows and say whether one beats the benchmark"
     benchmark, trials = _check_names(predictions, benchmark, trials), dict(trials or {})
-    y, models = common_rows(predictions, y)
+    labels, (y, models) = y, common_rows(predictions, y)
+    history = labels if history is None else pd.concat([history, labels[~labels.index.isin(history.index)]])   # what was known counts, compared or not
     question = _question(y, metric, level, returns, horizon=horizon, cost_bps=cost_bps, seed=seed, n_bootstraps=n_bootstraps,
                          periods_per_year=periods_per_year, label_end=label_end, history=history)
     tests = _tests(y, models, benchmark, horizon)
