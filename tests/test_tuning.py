@@ -363,6 +363,19 @@ def test_inputs_that_do_not_fit_are_refused_before_any_work(change, words):
     with pytest.raises(InputError, match=words): search(change(*panel()), recorder=spy)
     assert not spy.log
 
+@pytest.mark.parametrize("horizon, holdout", [(1, 0.015), (10, 0.1), (12, 0.1)])
+def test_a_holdout_too_short_for_its_test_is_refused_before_any_work(horizon, holdout):
+    spy = Spy()
+    with pytest.raises(InputError, match="more timestamps than the horizon"): search(panel(horizon=horizon), recorder=spy, horizon=horizon, holdout=holdout, splitter=WalkForward(3))
+    assert not spy.log
+
+def test_an_id_belongs_to_one_search():
+    spy = Spy()
+    first = search(recorder=spy, optimization_id="mine")
+    with pytest.raises(InputError, match="belongs to one search.*'mine'"): search(recorder=spy, optimization_id="mine", seed=1)
+    assert spy.tables[TABLE] == first.rows()
+    search(recorder=spy, optimization_id="other")
+
 def test_a_missing_target_inside_is_found_without_label_ends():
     X, y, _, _ = panel(horizon=2)
     assert np.isfinite(optimize_hyperparameters(X, y, config(n_trials=1, horizon=2)).best_value)

@@ -88,6 +88,17 @@ def _check_inputs(X, y, config, label_end, returns):
         raise InputError("A target is missing only where its horizon is not over", f"{int(holes.sum())} of {len(y)} are NaN, the first at {holes.index[holes][0]}",
                          "Drop these rows from every input, or hand over the label_end that belongs to the target.")
 
+# %% ../../nbs/52_tuning.optimize.ipynb #851f0174
+def _check_holdout(y, horizon):
+    "Refuse a holdout on which nothing can be tested"
+    n_times = y.dropna().index.get_level_values(0).nunique()
+    if n_times <= horizon: raise InputError("The holdout has labelled rows at more timestamps than the horizon has bars", f"{n_times} timestamps, horizon {horizon}", "Use a larger holdout or a shorter horizon.")
+
+def _check_id(recorder, optimization_id):
+    "Refuse an id under which another search is recorded"
+    if recorder is not None and optimization_id is not None and len(recorder.frame(OptimizationResult.table, optimization_id=optimization_id)):
+        raise InputError("An optimization_id belongs to one search", optimization_id, "Choose another one, or leave it out for a new one.")
+
 # %% ../../nbs/52_tuning.optimize.ipynb #d494b30d
 def _part(values, rows): return None if values is None else values.iloc[rows]
 
@@ -101,7 +112,7 @@ def development_problem(
     "Put the holdout away and cut the rest into folds"
     metric = config.metric or default_metric(X.index)
     development, holdout = split_holdout(X, fraction=config.holdout, horizon=config.horizon, label_end=label_end)
-    if not y.iloc[holdout].notna().any(): raise InputError("The holdout has labelled rows", f"none of {len(holdout)}", "Use a larger holdout or a shorter horizon.")
+    _check_holdout(y.iloc[holdout], config.horizon)
     seen = [_part(values, development) for values in (X, y, label_end, returns)]
     folds = cut_folds(seen[0], seen[1], config.splitter or WalkForward(4, horizon=config.horizon), seen[2])
     searched, fixed = resolve_space(config.model_name, config.search_space)
@@ -313,6 +324,7 @@ def optimize_hyperparameters(
     """
     config = config or HyperparameterOptimizationConfig()
     _check_inputs(X, y, config, label_end, returns)
+    _check_id(recorder, config.optimization_id)
     problem, *parts = development_problem(X, y, config, label_end, returns)
     bar, report = _bar(config.n_trials, problem.metric) if progress else (None, None)
     try: attempts = run_trials(problem, config.n_trials, sampler=config.sampler, pruner=config.pruner, timeout=config.timeout, recorder=recorder, report=report)
