@@ -104,7 +104,7 @@ def oracles(panel):
         "sma_ratio_50": c/roll(c, 50, "mean") - 1,
         "macd_12_26": (ema(c, 12) - ema(c, 26))/c,
         "realised_volatility_20": roll(r, 20, "std"),
-        "parkinson_20": np.sqrt(roll(np.log(h/l)**2, 20, "mean")/(4*np.log(2))),
+        "parkinson_volatility_20": np.sqrt(roll(np.log(h/l)**2, 20, "mean")/(4*np.log(2))),
         "downside_deviation_20": np.sqrt(roll(loss**2, 20, "mean")),
         "gap": o/before - 1,
         "intraday_return": c/o - 1,
@@ -121,11 +121,9 @@ def oracles(panel):
 
 def test_features_equal_pandas(planted):
     expected = oracles(planted)
-    known = concrete_features()
-    there = {name: values for name, values in expected.items() if name in known}
-    assert len(there) >= 12, sorted(set(expected) - set(known))
-    X = build_features(planted, list(there))
-    for name, values in there.items():
+    assert set(expected) - set(concrete_features()) == set(), "an oracle for a feature that does not exist checks nothing"
+    X = build_features(planted, list(expected))
+    for name, values in expected.items():
         both = X[name].notna()
         assert both.mean() > 0.5, name
         np.testing.assert_allclose(X.loc[both, name], values[both], rtol=1e-7, atol=1e-10, err_msg=name)
@@ -147,6 +145,31 @@ def test_bad_input():
     with pytest.raises(InputError, match="volume"): build_features(panel.drop(columns="volume"))
     with pytest.raises(InputError, match="timestamp and symbol"): build_features(panel.reset_index())
     with pytest.raises(InputError, match="once"): build_features(panel, ["momentum_5", "momentum_5"])
+    with pytest.raises(InputError, match="one row per timestamp"): build_features(pd.concat([panel, panel.iloc[:1]]))
+    with pytest.raises(InputError, match="time zone"): build_features(panel.tz_localize(None, level="timestamp"))
+    with pytest.raises(InputError, match="numeric.*sector"): build_features(panel.assign(sector="banks"))
+
+
+def test_a_name_alone_and_a_polars_table_are_accepted():
+    panel = load_market("planted", n_symbols=3, n_bars=30)
+    expected = build_features(panel, ["momentum_5"])
+    pd.testing.assert_frame_equal(build_features(panel, "momentum_5"), expected)
+    table = panel.reset_index()
+    pd.testing.assert_frame_equal(build_features(pl.from_pandas(table.assign(timestamp=table.timestamp.dt.tz_convert(None))), ["momentum_5"]), expected)
+
+
+@pytest.mark.parametrize("bad", [np.inf, 0.0, -1.0])
+def test_one_bad_price_does_not_spoil_the_rest_of_a_history(planted, bad):
+    spoiled = planted.copy()
+    spoiled.iloc[600, spoiled.columns.get_loc("close")] = bad
+    own = [name for name, one in concrete_features().items() if not one.compares]
+    last = build_features(planted, own).iloc[-6:].notna()
+    assert (build_features(spoiled, own).iloc[-6:].notna() | ~last).all().all()
+
+
+def test_a_feature_without_values_is_not_active(planted):
+    X = build_features(planted, ["momentum_5"]).assign(momentum_60=np.nan)
+    assert [row["is_active"] for row in feature_catalogue(X).rows()] == [True, False]
 
 
 def test_a_failing_feature_names_itself():
@@ -164,5 +187,5 @@ def test_catalogue_rows(rough, names):
     importances = pd.Series(np.arange(len(names), dtype=float), names)
     rows = {row["feature_name"]: row for row in feature_catalogue(X, y, importances=importances).rows()}
     assert set(rows) == set(names) and rows[names[3]]["importance_score"] == 3.0
-    assert rows["momentum_5"]["correlation_with_target"] == pytest.approx(X.momentum_5.corr(y, method="spearman"), abs=0.02)
+    assert rows["momentum_5"]["correlation_with_target"] == pytest.approx(X.momentum_5.corr(y, method="spearman"), abs=1e-12)
     assert rows["exogenous_change_rate_5"]["parameters"] == {"column": "rate", "window": 5}

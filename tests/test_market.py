@@ -1,4 +1,7 @@
-"Sources and quality: one market read in many shapes is one panel, and what cannot be read is refused with its place."
+"""Sources and quality: one panel from every kind of table, and every defect refused by name"""
+import gzip
+import inspect
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,167 +11,443 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from alphaplus_ml.core import InputError, UnknownNameError
-from alphaplus_ml.evaluation.metrics import ic_series
-from alphaplus_ml.market.labels import forward_return
-from alphaplus_ml.market.quality import check_panel, quality_report, quality_rules
+from alphaplus_ml.market.panel import bars, describe_source, from_frame, match_columns, read_numbers, read_times, select_bars, to_panel
+from alphaplus_ml.market.quality import check_panel, numbers, quality_report, quality_rules, require_panel
 from alphaplus_ml.market.sources import load_market, planted_signal, sources
 
-shared = Path(__file__).parent.parent.parent/"shared"/"data"
+same = pd.testing.assert_frame_equal
+real = Path(__file__).parents[2]/"shared"/"data"
 
 
-@pytest.fixture(scope="module")
-def panel(): return load_market("planted", n_symbols=3, n_bars=30, seed=0)
+def real_file(name):
+    "A file of real bars, or a skip that says why"
+    path = real/name
+    if not path.exists(): pytest.skip(f"real bars are not on this machine: {name}")
+    return path
 
 
-@pytest.fixture(scope="module")
-def table(panel): return panel.reset_index()
+@pytest.fixture
+def small():
+    return load_market("planted", n_symbols=3, n_bars=12)
 
 
-def same(one, other): pd.testing.assert_frame_equal(one, other, check_exact=False, rtol=1e-12)
+# ---- the contract of every source that needs no file
+
+bundled = [name for name in sources if "path" not in inspect.signature(sources[name]).parameters]
+
+@pytest.mark.parametrize("name", bundled)
+def test_every_source_gives_a_sound_panel_and_says_how(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sources[name]()  # importing the package behind it may warn
+    panel = load_market(name)
+    assert check_panel(panel) is panel
+    assert list(panel.columns[:5]) == list(bars) and (panel.dtypes == float).all()
+    assert panel.index.names == ["timestamp", "symbol"] and str(panel.index.levels[0].dtype) == "datetime64[us, UTC]"
+    assert isinstance(panel.index.levels[1].dtype, pd.StringDtype)
+    assert panel.attrs["source"]["name"] == name
+    described = describe_source(panel)
+    assert {"timestamp", "symbol", *bars} <= set(described["as"])
+    same(load_market(name), panel)
+    assert sources.facts(name)["kind"] in ("bundled", "generated")
 
 
-@pytest.mark.parametrize("names", [
-    {"timestamp": "Date", "symbol": "Ticker", "open": "O", "high": "H", "low": "L", "close": "C", "volume": "Vol"},
-    {"timestamp": "ts", "symbol": "asset", "open": "<OPEN>", "high": "<HIGH>", "low": "<LOW>", "close": "<CLOSE>", "volume": "<VOL>"},
-    {"timestamp": "DateTime", "symbol": "Instrument", "open": "Open", "high": "High", "low": "Low", "close": "Close", "volume": "VOLUME"},
-])
-@pytest.mark.parametrize("shape", ["csv", "csv.gz", "parquet", "pandas", "polars", "indexed"])
-def test_one_market_in_many_shapes(panel, table, tmp_path, names, shape):
-    renamed = table.rename(columns=names)
-    if shape.startswith("csv"):
-        path = tmp_path/f"bars.{shape}"
-        renamed.to_csv(path, index=False, float_format="%.17g")
-        read = load_market(path)
-    elif shape == "parquet":
-        renamed.to_parquet(tmp_path/"bars.parquet")
-        read = load_market(str(tmp_path/"bars.parquet"))
-    else: read = load_market({"pandas": renamed, "polars": pl.from_pandas(renamed.assign(**{names["timestamp"]: table.timestamp.dt.tz_convert(None)})), "indexed": renamed.set_index([names["timestamp"], names["symbol"]])}[shape])
-    same(read, panel)
-    assert read.attrs["source"]["columns"][names["close"]] == "close"
+# ---- bundled bars
+
+def test_us_indices_are_archs_bars_with_vix_and_wti_of_the_same_day_and_nothing_filled():
+    from arch.data import nasdaq, sp500, vix, wti
+    panel = load_market()
+    for symbol, module in (("SP500", sp500), ("NASDAQ", nasdaq)):
+        own, raw = panel.xs(symbol, level="symbol"), module.load()
+        np.testing.assert_array_equal(own[list(bars)], raw[["Open", "High", "Low", "Close", "Volume"]])
+        days = own.index.tz_localize(None)
+        for name, series in (("vix", vix.load().iloc[:, 0]), ("wti", wti.load().iloc[:, 0])):
+            np.testing.assert_array_equal(own[name], [series.get(day, np.nan) for day in days])
+    assert panel.vix[:"2013"].isna().all() and panel.vix["2014":].notna().mean() > .95 and panel.wti.isna().any()
 
 
-def test_row_order_does_not_matter(panel, table): same(load_market(table.sample(frac=1, random_state=0)), panel)
+# ---- the planted market
+
+def test_the_planted_ic_is_the_stated_one():
+    found = []
+    for seed in range(12):
+        panel = load_market("planted", n_bars=500, seed=seed)
+        signal, returns = planted_signal(panel).unstack(), panel.close.unstack().pct_change().shift(-1)
+        found.append([signal.corrwith(returns, axis=1).mean(), signal.corrwith(returns).mean(), signal.stack().std(), returns.stack().std()])
+    cross_section, over_time, spread, volatility = np.mean(found, axis=0)
+    error = 1/np.sqrt(12*500*40)  # of a mean correlation
+    assert abs(cross_section - .08) < 4*error and abs(over_time - .08) < 4*error
+    assert abs(spread - 1) < .01 and abs(volatility/.015 - 1) < .01
 
 
-def test_a_file_without_symbols_is_one_symbol(table, tmp_path):
-    table[table.symbol == "P01"].drop(columns="symbol").to_csv(tmp_path/"ACME.csv", index=False)
-    assert load_market(tmp_path/"ACME.csv").index.get_level_values("symbol").unique().tolist() == ["ACME"]
-    assert load_market(tmp_path/"ACME.csv", symbol="other").index.get_level_values("symbol").unique().tolist() == ["other"]
+def test_nothing_is_planted_at_ic_zero_and_a_signal_never_sees_its_own_future():
+    null = load_market("planted", n_bars=2000, ic=0)
+    returns = null.close.unstack().pct_change().shift(-1).stack()
+    assert abs(planted_signal(null).corr(returns)) < 4/np.sqrt(80_000)
+    panel = load_market("planted", n_symbols=3, n_bars=60)
+    cut = panel[:panel.index.levels[0][40]]
+    pd.testing.assert_series_equal(planted_signal(cut), planted_signal(panel).loc[cut.index])
 
 
-def test_bundled_bars_are_sound_and_real():
-    panel = check_panel(load_market())
-    assert panel.index.get_level_values("symbol").unique().tolist() == ["NASDAQ", "SP500"] and len(panel) == 10062
-    assert panel.loc[("2008-10-15", "SP500"), "close"].item() == pytest.approx(907.84, abs=0.01), "a close that the newspapers printed"
-    assert panel.vix.first_valid_index()[0] >= pd.Timestamp("2014-01-01", tz="UTC"), "nothing is filled backwards"
+def test_planted_bars_are_seeded_and_options_are_checked():
+    panel = load_market("planted", n_symbols=4, n_bars=30, seed=3)
+    same(panel, load_market("planted", n_symbols=4, n_bars=30, seed=3))
+    assert not panel.equals(load_market("planted", n_symbols=4, n_bars=30, seed=4))
+    assert len(panel) == 120 and panel.attrs["source"]["truth"]["ic"] == .08
+    for options, match in (({"n_symbols": 0}, "n_symbols is a whole number"), ({"n_bars": 2.5}, "n_bars"), ({"ic": 1}, "true IC"),
+                           ({"volatility": .5}, "volatility"), ({"n_symbol": 3}, "n_symbols")):
+        with pytest.raises(InputError, match=match): load_market("planted", **options)
 
 
-@pytest.mark.parametrize("name", sorted(sources))
-def test_every_source_gives_a_sound_panel(name, table, tmp_path):
-    if sources.facts(name)["kind"] == "file":
-        path = tmp_path/f"bars.{name}"
-        table.to_parquet(path) if name == "parquet" else table.to_csv(path, index=False)
-        panel = load_market(name, path=path)
-    else: panel = load_market(name)
-    assert check_panel(panel).index.is_monotonic_increasing and panel.attrs["source"]["name"]
+# ---- one panel from every kind of table
+
+def as_csv(panel, folder):
+    panel.reset_index().to_csv(path := folder/"bars.csv", index=False)
+    return path
+
+def as_gzip(panel, folder):
+    (path := folder/"bars.csv.gz").write_bytes(gzip.compress(panel.reset_index().to_csv(index=False).encode()))
+    return str(path)
+
+def as_parquet(panel, folder):
+    panel.reset_index().to_parquet(path := folder/"bars.parquet")
+    return path
+
+def as_indexed_parquet(panel, folder):
+    panel.to_parquet(path := folder/"indexed.PARQUET")
+    return str(path)
+
+def as_pandas(panel, folder): return panel
+def as_flat_pandas(panel, folder): return panel.reset_index().sample(frac=1, random_state=0)
+def as_objects(panel, folder): return panel.reset_index().astype(object)
+def as_arrow(panel, folder): return panel.reset_index().convert_dtypes(dtype_backend="pyarrow")
+def as_categorical(panel, folder): return panel.reset_index().astype({"symbol": "category"})
+def as_new_york(panel, folder): return panel.tz_convert("America/New_York", level="timestamp")
+def as_nanoseconds(panel, folder): return panel.reset_index().astype({"timestamp": "datetime64[ns, UTC]"})
+def as_polars(panel, folder): return from_frame(panel)
+def as_lazy(panel, folder): return from_frame(panel).lazy()
+def as_polars_categorical(panel, folder): return from_frame(panel).with_columns(pl.col("symbol").cast(pl.Categorical))
+def as_epoch(panel, folder): return from_frame(panel).with_columns(pl.col("timestamp").dt.epoch("ms"))
+def as_float_epoch(panel, folder): return from_frame(panel).with_columns(pl.col("timestamp").dt.epoch("s").cast(pl.Float64))
+def as_compact_dates(panel, folder): return from_frame(panel).with_columns(pl.col("timestamp").dt.strftime("%Y%m%d").cast(pl.Int32))
+def as_dates(panel, folder): return from_frame(panel).with_columns(pl.col("timestamp").dt.date())
+
+shapes = [as_csv, as_gzip, as_parquet, as_indexed_parquet, as_pandas, as_flat_pandas, as_objects, as_arrow, as_categorical, as_new_york, as_nanoseconds,
+          as_polars, as_lazy, as_polars_categorical, as_epoch, as_float_epoch, as_compact_dates, as_dates]
+
+@pytest.mark.parametrize("shape", shapes, ids=lambda shape: shape.__name__)
+def test_every_kind_of_table_gives_the_identical_panel(shape, small, tmp_path):
+    small.iloc[4, 0] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        panel = load_market(shape(small, tmp_path))
+    same(panel, small)
+    assert panel.index.is_monotonic_increasing
 
 
-def test_selection_keeps_whole_days_and_symbols():
-    panel = load_market(start="2010-01-04", end="2010-01-05", symbols="SP500")
-    assert len(panel) == 2 and panel.index.levels[1].tolist() == ["SP500"]
-    with pytest.raises(UnknownNameError, match="SP500"): load_market(symbols="SP501")
-    with pytest.raises(InputError, match="at least one bar"): load_market(start="2030-01-01")
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 30), st.sampled_from(["B", "a", "NA", "000001", "é", "nan"])), min_size=1, max_size=25),
+       st.sampled_from(["Date", "TIMESTAMP", "ts", "<Datetime>"]), st.sampled_from(["Ticker", "symbol", "ASSET"]), st.data())
+def test_any_order_and_any_spelling_gives_the_sorted_panel(rows, time, symbol, data):
+    table = pl.DataFrame({time: [f"2024-01-{day + 1:02}" for day, _ in rows], symbol: [name for _, name in rows],
+                          **{spelled: [float(i) for i in range(len(rows))] for spelled in ("O", "High", "l", "CLOSE", "Vol.")}})
+    table = table.select(data.draw(st.permutations(table.columns)))
+    panel = load_market(table)
+    expected = sorted((pd.Timestamp(f"2024-01-{day + 1:02}", tz="UTC"), name) for day, name in rows)
+    assert list(panel.index) == expected
+    order = sorted(range(len(rows)), key=lambda i: (rows[i], i))
+    assert panel.close.tolist() == order
+    same(load_market(pl.read_csv(table.write_csv().encode(), infer_schema=False)), panel)
 
 
-def test_the_planted_signal_has_its_ic():
-    panel = load_market("planted", n_symbols=60, n_bars=2000, seed=5, ic=0.1)
-    found = ic_series(forward_return(panel).dropna(), planted_signal(panel).reindex(forward_return(panel).dropna().index)).mean()
-    assert found == pytest.approx(0.1, abs=4/np.sqrt(60*2000)), "four standard errors"
-    none = load_market("planted", n_symbols=60, n_bars=1000, seed=6, ic=0.0)
-    assert abs(ic_series(forward_return(none).dropna(), planted_signal(none).reindex(forward_return(none).dropna().index)).mean()) < 4/np.sqrt(60*1000)
+# ---- what is said
+
+def test_the_map_names_every_column_and_what_was_left_out():
+    table = pl.DataFrame({"": [0, 1], "Date": ["2024-01-02", "2024-01-03"], "O": [1., 1], "H": [2., 2], "L": [1., 1], "C": [2., 2], "Adj Close": [1., 1],
+                          "Volume": [5, 6], "Sector": ["x", "y"], "P/E": [10, None], "Halted": [True, False], "Empty": [None, None]})
+    panel = load_market(table, symbol="ACME")
+    assert list(panel.columns) == [*bars, "p_e", "halted", "empty"]
+    source = panel.attrs["source"]
+    assert source["columns"] == {"Date": "timestamp", "O": "open", "H": "high", "L": "low", "C": "close", "Volume": "volume",
+                                 "P/E": "p_e", "Halted": "halted", "Empty": "empty"}
+    assert source["notes"]["Date"] == "naive, taken as UTC" and "ACME" in source["notes"]["symbol"]
+    assert "adjusted=True" in source["notes"]["Adj Close"] and "no numbers" in source["notes"]["Sector"] and source["notes"][""] == "left out"
+    assert set(describe_source(panel).index) == {*table.columns, "symbol"}
+    with pytest.raises(InputError, match="recorded by load_market"): describe_source(pd.DataFrame())
 
 
-def csv(tmp_path, text):
-    (tmp_path/"bars.csv").write_text(text)
-    return tmp_path/"bars.csv"
+def test_an_aware_timestamp_gets_no_note(small):
+    assert load_market(small).attrs["source"]["notes"] == {}
 
 
-head = "Date,Open,High,Low,Close,Volume\n"
+def test_adjusted_closes():
+    table = pl.DataFrame({"Date": ["2024-01-02", "2024-01-03"], "Open": [8., 8], "High": [12., 12], "Low": [8., 8], "Close": [10., 10], "AdjClose": [5., 10], "Volume": [1, 1]})
+    assert load_market(table).close.tolist() == [10, 10]
+    scaled = load_market(table, adjusted=True)
+    assert scaled.iloc[0].tolist() == [4, 6, 4, 5, 1] and scaled.iloc[1].tolist() == [8, 12, 8, 10, 1]
+    assert "scaled" in scaled.attrs["source"]["notes"]["AdjClose"]
+    only = load_market(table.drop("Close"))
+    assert only.close.tolist() == [5, 10] and only.attrs["source"]["columns"]["AdjClose"] == "close" and "adjusted" in only.attrs["source"]["notes"]["AdjClose"]
+    with pytest.raises(InputError, match="needs both"): load_market(table.drop("AdjClose"), adjusted=True)
 
 
-@pytest.mark.parametrize("text, says", [
-    ("", "empty"),
-    (head, "row|rows|empty"),
-    ("Date,Open,High,Low,Clsoe,Volume\n2024-01-02,1,1,1,1,1\n", "close"),
-    (head + "2024-01-02,1,1,1,ten,1\n", "'ten' in row 1"),
-    (head + "31/12/2024,1,1,1,1,1\n", "Date"),
-    (head + "2024-01-02,1,1,1,1,1\n,1,1,1,1,1\n", "row 2"),
-    ("Date,Close,Close\n2024-01-02,1,2\n", "Close"),
-])
-def test_unreadable_files_are_refused(tmp_path, text, says):
-    with pytest.raises(InputError, match=says): load_market(csv(tmp_path, text))
+def test_the_readers_own_map_wins():
+    table = pl.DataFrame({"When": ["2024-01-02"], "Code": ["X"], "Open": [1.], "High": [1.], "Low": [1.], "Close": [9.], "Settle": [1.], "Volume": [1]})
+    panel = load_market(table, columns={"When": "timestamp", "Code": "symbol", "Settle": "close", "Close": None})
+    assert panel.close.tolist() == [1.] and panel.index[0][1] == "X" and "Close" not in panel.attrs["source"]["columns"]
+    with pytest.raises(UnknownNameError, match="Clsoe.*Close"): load_market(table, columns={"Clsoe": "close"})
 
 
-@pytest.mark.parametrize("source, says", [("us_indicies", "us_indices"), ("nowhere.csv", "nowhere.csv"), ("nowhere.parquet", "nowhere"), (5, "int")])
-def test_unknown_sources_are_refused(source, says):
-    with pytest.raises(InputError, match=says): load_market(source)
+@pytest.mark.parametrize("name, symbol", [("AAPL.csv", "AAPL"), ("BRK.B.csv", "BRK.B"), ("spx.csv.gz", "spx"), ("X.parquet", "X")])
+def test_a_file_without_symbols_is_named_after_itself(name, symbol, small, tmp_path):
+    one = small.xs("P00", level="symbol").reset_index()
+    path = tmp_path/name
+    one.to_parquet(path) if name.endswith("parquet") else one.to_csv(path, index=False)
+    assert list(load_market(path).index.levels[1]) == [symbol]
+    assert list(load_market(path, symbol="Q").index.levels[1]) == ["Q"]
+    assert list(load_market(one).index.levels[1]) == ["asset"]
 
 
-def test_an_unknown_option_is_refused():
-    with pytest.raises(UnknownNameError, match="n_symbols"): load_market("planted", n_symbls=3)
+def test_separator_and_other_endings(small, tmp_path):
+    small.reset_index().to_csv(path := tmp_path/"bars.txt", index=False, sep=";")
+    same(load_market("csv", path=path, separator=";"), small)
+    with pytest.raises(InputError, match=r"ends in .csv.*load_market\('csv', path"): load_market(path)
+    with pytest.raises(InputError, match="ends in .csv"): load_market(str(path))
+    with pytest.raises(InputError, match="separator=';'"): load_market("csv", path=path)
 
 
-def broken(panel, rule):
-    "A panel that breaks one rule"
-    other = panel.copy()
-    row = other.index[7]
-    if rule == "columns": return other.drop(columns="low")
-    if rule == "length": return other.iloc[:1]
-    if rule == "utc": return other.set_axis(other.index.set_levels(other.index.levels[0].tz_localize(None), level=0))
-    if rule == "keys": return other.set_axis(pd.MultiIndex.from_tuples([(pd.NaT, "P00"), *other.index[1:]], names=other.index.names))
-    if rule == "unique": return pd.concat([other.iloc[:8], other.iloc[7:]])
-    if rule == "sorted": return other.iloc[::-1]
-    if rule == "numbers": other["close"] = other["close"].astype(object); other.loc[row, "close"] = "ten"
-    if rule == "nulls": other.loc[row, "open"] = np.nan
-    if rule == "finite": other.loc[row, "high"] = np.inf
-    if rule == "positive": other.loc[row, "low"] = -1.0
-    if rule == "volume": other.loc[row, "volume"] = -5.0
-    if rule == "high_low": other.loc[row, "high"] = other.loc[row, "low"]/2
-    if rule == "traded": other.loc[row, "volume"] = 0.0
-    return other
+def test_a_byte_order_mark_and_windows_lines_are_no_obstacle(small, tmp_path):
+    text = small.reset_index().to_csv(index=False).replace("\n", "\r\n")
+    (path := tmp_path/"bars.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    same(load_market(path), small)
 
 
-@pytest.mark.parametrize("rule", list(quality_rules))
-def test_every_rule_sees_its_defect_and_only_then(panel, rule):
-    assert rule not in set(quality_report(panel).rule), "a sound panel"
-    report = quality_report(broken(panel, rule))
-    assert rule in set(report.rule)
-    if quality_rules.facts(rule)["severity"] == "error":
-        with pytest.raises(InputError, match=rule): check_panel(broken(panel, rule))
-    else: check_panel(broken(panel, rule))
+# ---- a part of the bars
+
+def test_periods_are_inclusive_and_a_date_is_its_whole_day():
+    times = pd.date_range("2024-01-01", periods=96, freq="h", tz="UTC")
+    table = pd.DataFrame({"timestamp": np.repeat(times, 2), "symbol": ["A", "B"]*96, **{name: 1. for name in bars}})
+    day = load_market(table, start="2024-01-02", end="2024-01-02")
+    assert len(day) == 48 and day.index[0][0] == times[24] and day.index[-1][0] == times[47]
+    assert len(load_market(table, start=times[3], end=times[5].tz_localize(None), symbols="B")) == 3
+    assert load_market(table, symbols=["B"]).index.levels[1].tolist() == ["B"]
+    assert len(load_market(table, end="2024")) == 192
+    for options, match in (({"start": "2025"}, "at least one bar.*2024-01-04"), ({"symbols": ["C"]}, "No symbol"), ({"start": "soon"}, "timestamps"), ({"symbols": []}, "at least one bar"),
+                           ({"start": "2024-01-03", "end": "2024-01-02"}, "at least one bar"), ({"start": object()}, "timestamps")):
+        with pytest.raises(InputError, match=match): load_market(table, **options)
 
 
-def test_all_defects_are_told_at_once(panel):
-    other = panel.copy()
-    other.loc[other.index[3], "open"], other.loc[other.index[5], "high"], other.loc[other.index[8], "low"] = np.nan, np.inf, -1.0
-    with pytest.raises(InputError) as error: check_panel(other)
-    assert all(rule in str(error.value) for rule in ("nulls", "finite", "positive"))
+# ---- what is refused at the door
+
+header = "Date,Open,High,Low,Close,Volume\n"
+bad_files = {
+    "empty": ("", "0 bytes"),
+    "header only": (header, "rows below its header"),
+    "wrong column": (header.replace("Close", "Clsoe") + "2024-01-02,1,1,1,1,1\n", r"missing: close; got .*'Clsoe'.*columns="),
+    "no timestamp": (header.replace("Date", "When") + "2024-01-02,1,1,1,1,1\n", "missing: timestamp"),
+    "text": (header + "2024-01-02,1,1,1,1,1\n2024-01-03,1,1,1,abc,1\n2024-01-04,1,x,1,1,1\n", r"'High' has 'x' in row 3; 'Close' has 'abc' in row 2"),
+    "much text": (header + "2024-01-02,1,1,1,$1,1\n"*9, r"'\$1' in row 1, '\$1' in row 2, '\$1' in row 3 and 6 more"),
+    "american dates": (header + "01/31/2024,1,1,1,1,1\n", r"readable 'Date'; 1 rows.*row 1.*01/31/2024.*timestamp_format"),
+    "no date": (header + "2024-01-02,1,1,1,1,1\n,1,1,1,1,1\n", "readable 'Date'.*row 2.*null"),
+    "mixed zones": (header + "2024-01-02 10:00Z,1,1,1,1,1\n2024-01-02 11:00,1,1,1,1,1\n", "time zone"),
+    "ragged": (header + "2024-01-02,1,1,1,1,1,7,8\n", "readable CSV"),
+    "twice": (header.replace("Open", "Close") + "2024-01-02,1,1,1,1,1\n", "each column once.*Close"),
+    "two closes": (header.replace("Open", "C").replace("Close", "c") + "2024-01-02,1,1,1,1,1\n", r"One column gives the close.*\['C', 'c'\]"),
+    "no symbol": ("Symbol," + header + ",2024-01-02,1,1,1,1,1\n", "readable 'Symbol'.*row 1"),
+    "damaged extra": (header.strip() + ",VIX\n2024-01-02,1,1,1,1,1,13\n2024-01-03,1,1,1,1,1,#\n", "'VIX' has '#' in row 2"),
+}
+
+@pytest.mark.parametrize("case", bad_files)
+def test_a_bad_file_is_refused_by_name(case, tmp_path):
+    text, match = bad_files[case]
+    (path := tmp_path/"bad.csv").write_text(text)
+    with pytest.raises(InputError, match=match): load_market(path)
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 40), st.sampled_from("ABC")), min_size=2, max_size=30, unique=True), st.randoms())
-def test_any_rows_become_a_sorted_panel(keys, random):
-    days = pd.Timestamp("2024-01-01") + pd.to_timedelta([day for day, _ in keys], "D")
-    frame = pd.DataFrame({"date": days, "symbol": [s for _, s in keys], **{name: np.arange(1., len(keys) + 1) for name in ("open", "high", "low", "close", "volume")}})
-    panel = load_market(frame)
-    assert panel.index.is_monotonic_increasing and panel.index.is_unique and len(panel) == len(keys)
-    for row in frame.itertuples(): assert panel.loc[(row.date.tz_localize("UTC"), row.symbol), "close"] == row.close
+def test_files_that_are_none(tmp_path):
+    for ending in ("csv", "csv.gz", "parquet"):
+        with pytest.raises(InputError, match=f"exists; got '.*absent.{ending}'"): load_market(tmp_path/f"absent.{ending}")
+    (tmp_path/"folder.csv").mkdir()
+    with pytest.raises(InputError, match="not a folder"): load_market(tmp_path/"folder.csv")
+    for name, content in (("a.parquet", b"no parquet"), ("b.csv.gz", b"\x1f\x8bno gzip"), ("c.csv", header.encode() + b"2024-01-02,\xff\xfe,1,1,1,1\n")):
+        (tmp_path/name).write_bytes(content)
+        with pytest.raises(InputError, match="is readable|'.*' in row 1"): load_market(tmp_path/name)
 
 
-@pytest.mark.skipif(not shared.exists(), reason="the development data lie beside some checkouts only")
-def test_real_files():
-    large = load_market(shared/"us_liquid500_2005_2017_clean.parquet")
-    assert len(large) == 1_600_752 and large.index.is_monotonic_increasing
-    hourly = load_market(shared/"binance_spot_1h.parquet")
-    assert len(hourly) == 950_336 and hourly.index.levels[1].nunique() == 33
-    with pytest.raises(InputError, match="nulls"): check_panel(load_market(shared/"sp500_5yr.parquet"))
+def test_sources_and_options_that_are_none(small):
+    with pytest.raises(UnknownNameError, match="us_indicies.*us_indices"): load_market("us_indicies")
+    with pytest.raises(InputError, match="registered name, a path or a frame; got 'int'"): load_market(42)
+    with pytest.raises(InputError, match="got 'NoneType'"): load_market(None)
+    with pytest.raises(UnknownNameError, match="separater.*separator"): load_market("csv", path="x.csv", separater=";")
+    with pytest.raises(UnknownNameError, match="colums.*columns"): load_market(small, colums={})
+    with pytest.raises(InputError, match="reads a path"): load_market("parquet")
+    with pytest.raises(InputError, match="different names.*close"): load_market(small.reset_index().rename(columns={"open": "close"}))
+    with pytest.raises(InputError, match="strptime"): load_market(pl.DataFrame({"date": ["x"], **{name: [1.] for name in bars}}), timestamp_format="%Q")
+
+
+@given(st.lists(st.one_of(st.floats(allow_nan=False, allow_infinity=False).map(repr), st.integers(-10**9, 10**9).map(str),
+                          st.sampled_from(["", "NA", " nan ", "NULL", "1,5", "abc", "--", "1 000"])), min_size=1, max_size=20))
+@settings(max_examples=60, deadline=None)
+def test_numbers_are_what_python_reads_and_the_rest_is_found(texts):
+    values, wrong = read_numbers(pl.Series(texts))
+    for row, text in enumerate(texts):
+        mark = text.strip().lower() in ("", "na", "nan", "null")
+        try: expected = float("nan") if mark else float(text)
+        except ValueError: assert row in wrong; continue
+        assert row not in wrong and (np.isnan(values[row]) if mark else values[row] == pytest.approx(expected, rel=1e-15))
+
+
+@pytest.mark.parametrize("unit, per_second", [("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)])
+@pytest.mark.parametrize("year", [1980, 2024, 2100])
+def test_the_unit_of_epoch_numbers_follows_from_their_size(unit, per_second, year):
+    moment = pd.Timestamp(year, 5, 6, 7, 8, 9, tz="UTC")
+    number = int(moment.timestamp())*per_second
+    for column in (pl.Series([number]), pl.Series([str(number)])):
+        micro, note = read_times(column)
+        assert pd.Timestamp(micro[0], unit="us", tz="UTC") == moment and f"as {unit} since" in note
+
+
+def test_symbols_of_a_file_are_text(tmp_path):
+    (path := tmp_path/"bars.csv").write_text("ticker," + header + "".join(f"{name},2024-01-02,1,1,1,1,1\n" for name in ("000001", "NA", "1e5", "nan", "TRUE")))
+    assert list(load_market(path).index.levels[1]) == ["000001", "1e5", "NA", "TRUE", "nan"]
+    path.write_text("ticker," + header + "000001,2024-01-02,1,1,1,1,1\n")
+    assert list(load_market(path).index.levels[1]) == ["000001"]
+
+
+def test_columns_of_no_values_and_no_rows():
+    assert read_times(pl.Series([None, None]))[0].null_count() == 2
+    with pytest.raises(InputError, match="readable 'date'"): load_market(pl.DataFrame({"date": [None], **{name: [1.] for name in bars}}))
+    with pytest.raises(InputError, match="missing"): load_market(pd.DataFrame())
+
+
+# ---- quality
+
+def oracle(panel):
+    "Broken rows by rule, cell by cell"
+    found = {}
+    add = lambda rule, row: found.setdefault(rule, set()).add(row)
+    seen, previous = set(), None
+    for row, key in enumerate(panel.index):
+        values = dict(zip(panel.columns, panel.iloc[row]))
+        prices = {name: values[name] for name in bars[:4]}
+        known = [price for price in prices.values() if price == price]
+        if key in seen: add("unique", row)
+        seen.add(key)
+        if previous is not None and key < previous: add("sorted", row)
+        previous = key
+        if len(known) < 4: add("nulls", row)
+        if any(abs(value) == np.inf for value in values.values()): add("finite", row)
+        if any(price <= 0 for price in known): add("positive", row)
+        if values["volume"] < 0: add("volume", row)
+        if values["volume"] == 0 or values["volume"] != values["volume"]: add("traded", row)
+        if any(price > prices["high"] or price < prices["low"] for price in known): add("high_low", row)
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_the_report_is_what_a_loop_over_the_cells_finds(data):
+    panel = load_market("planted", n_symbols=3, n_bars=6)
+    for row, column, value in data.draw(st.lists(st.tuples(st.integers(0, 17), st.integers(0, 4), st.sampled_from([0., -1., np.nan, np.inf, 1e6])), max_size=6)):
+        panel.iloc[row, column] = value
+    panel = panel.iloc[data.draw(st.one_of(st.just(list(range(18))), st.lists(st.integers(0, 17), min_size=8, max_size=20)))]
+    expected, report = oracle(panel), quality_report(panel)
+    assert {rule for rule in report.rule if rule != "length"} == set(expected)
+    for rule, rows in expected.items():
+        of_rule = report[report.rule == rule].set_index("symbol")
+        symbols = pd.Series([panel.index[row][1] for row in sorted(rows)])
+        assert of_rule["count"].to_dict() == symbols.value_counts().to_dict()
+        for symbol in of_rule.index:
+            first = min(row for row in rows if panel.index[row][1] == symbol)
+            assert of_rule.timestamp[symbol] == panel.index[first][0]
+    if set(expected) <= {"traded"} and "length" not in set(report.rule): assert check_panel(panel) is panel
+    else:
+        with pytest.raises(InputError) as error: check_panel(panel)
+        assert all(f"\n  {rule}: " in str(error.value) for rule in set(expected) - {"traded"}) and "traded" not in str(error.value)
+        same(error.value.report, report)
+
+
+def broken(panel, row, column, value):
+    panel = panel.copy()
+    panel[column] = panel[column].astype(object) if isinstance(value, str) else panel[column]
+    panel.iloc[row, panel.columns.get_loc(column)] = value
+    return panel
+
+defects = {
+    "missing columns": (lambda p: p.drop(columns=["close", "volume"]), "columns", "missing: close, volume; there are: open, high, low"),
+    "text": (lambda p: broken(p, 4, "close", "n/a?"), "numbers", "P01 2015-01-02.*close='n/a\\?'"),
+    "duplicate": (lambda p: pd.concat([p, p.iloc[[5]]]).sort_index(), "unique", "P02 2015-01-02"),
+    "null": (lambda p: broken(p, 7, "low", np.nan), "nulls", "P01 2015-01-05.*low=nan"),
+    "infinite": (lambda p: broken(p, 7, "volume", np.inf), "finite", "P01 2015-01-05.*volume=inf"),
+    "zero price": (lambda p: broken(p, 8, "low", 0.), "positive", "P02 2015-01-05.*low=0"),
+    "high below close": (lambda p: broken(p, 8, "high", 1.), "high_low", "P02 2015-01-05.*high=1"),
+    "low above open": (lambda p: broken(p, 0, "low", 1e5), "high_low", "P00 2015-01-01"),
+    "negative volume": (lambda p: broken(p, 1, "volume", -5.), "volume", "P01 2015-01-01.*volume=-5"),
+    "unsorted": (lambda p: p.iloc[::-1], "sorted", "35 in 3 symbol"),
+    "naive": (lambda p: p.tz_localize(None, level="timestamp"), "utc", "naive"),
+    "another zone": (lambda p: p.tz_convert("Asia/Tokyo", level="timestamp"), "utc", "Asia/Tokyo"),
+    "one row": (lambda p: p.iloc[:1], "length", "one timestamp only \\(1 row\\)"),
+    "one timestamp": (lambda p: p.iloc[:3], "length", "3 rows"),
+    "empty": (lambda p: p.iloc[:0], "length", "no rows"),
+    "no key": (lambda p: p.set_axis(p.index.set_codes([-1] + [1]*35, level=1, verify_integrity=False)), "keys", "1 in 1 symbol"),
+}
+
+@pytest.mark.parametrize("case", defects)
+def test_each_defect_is_refused_by_rule_and_place(case, small):
+    spoil, rule, match = defects[case]
+    with warnings.catch_warnings(), pytest.raises(InputError, match=f"(?s){rule}: .*{match}") as error:
+        warnings.simplefilter("error")
+        check_panel(spoil(small))
+    assert rule in set(error.value.report.rule)
+
+
+def test_every_rule_has_a_case_and_a_severity():
+    assert {rule for _, rule, _ in defects.values()} == {name for name in quality_rules if quality_rules.facts(name)["severity"] == "error"}
+    assert {quality_rules.facts(name)["severity"] for name in quality_rules} == {"error", "warning"}
+    for name in quality_rules:
+        assert quality_rules.facts(name)["about"] in ("panel", "rows") and quality_rules[name].__doc__
+
+
+@pytest.mark.parametrize("name", quality_rules)
+def test_a_rule_finds_nothing_in_sound_bars_and_changes_nothing(name, small):
+    before = small.copy()
+    found = quality_rules[name](small)
+    assert found == [] if quality_rules.facts(name)["about"] == "panel" else not found.to_numpy().any() and found.index.equals(small.index)
+    same(small, before)
+
+
+def test_what_is_no_panel_is_refused_before_the_rules(small):
+    for wrong, match in ((small.close, "DataFrame"), (None, "NoneType"), (small.reset_index(), "timestamp and symbol"), (small.droplevel("symbol"), "timestamp and symbol"),
+                         (small.rename(columns={"open": "close"}), "different names"),
+                         (small.set_axis(pd.MultiIndex.from_product([["a", "b"]*6, ["x", "y", "z"]], names=["timestamp", "symbol"])), "are times")):
+        for function in (require_panel, quality_report, check_panel):
+            with pytest.raises(InputError, match=match): function(wrong)
+
+
+def test_text_does_not_hide_other_defects(small):
+    panel = broken(small, 0, "close", "oops").assign(high=0.)
+    assert {"numbers", "positive", "high_low"} <= set(quality_report(panel).rule)
+    assert np.isnan(numbers(panel).close.iloc[0])
+
+
+# ---- real bars
+
+def test_the_known_defects_of_published_prices_are_found():
+    panel = load_market(real_file("sp500_5yr.parquet"))
+    assert quality_report(panel).groupby("rule")["count"].sum().to_dict() == {"nulls": 11, "high_low": 12, "traded": 4}
+    assert len(panel) == 619_040
+    clean = load_market(real_file("sp500_5yr_clean.parquet"))
+    assert check_panel(clean) is clean and len(clean) == 618_798
+
+
+def test_a_large_file_needs_about_the_memory_of_its_bars():
+    panel = load_market(real_file("us_liquid500_2005_2017_clean.parquet"))
+    assert len(panel) == 1_600_752 and panel.index.is_monotonic_increasing and panel.index.is_unique
+    assert panel.memory_usage(deep=True).sum() < 1.3*panel.to_numpy().nbytes
+    raw = pl.read_parquet(real_file("us_liquid500_2005_2017_clean.parquet")).filter(pl.col("symbol") == "AAPL").sort("date")
+    np.testing.assert_array_equal(panel.xs("AAPL", level="symbol").close, raw["close"].cast(pl.Float64))
+
+
+def test_hourly_bars_with_gaps():
+    panel = load_market(real_file("binance_spot_1h.parquet"), symbols=["BTCUSDT", "ETHUSDT"], start="2018")
+    assert check_panel(panel) is panel and panel.attrs["source"]["columns"]["ts"] == "timestamp" and panel.attrs["source"]["notes"] == {}

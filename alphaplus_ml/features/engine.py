@@ -15,6 +15,8 @@ import polars as pl
 
 from ..core import InputError, __version__, unknown_name
 from .library import extra_columns, features
+from ..market.quality import require_panel
+from ..market.sources import load_market
 
 # %% auto #0
 __all__ = ['bar_columns', 'Concrete', 'concrete_features', 'per_symbol', 'expression', 'widest_cross_section', 'choose',
@@ -91,21 +93,24 @@ def choose(
     if len(set(names)) < len(names): raise InputError("Each feature is asked for once", [n for n in names if names.count(n) > 1][0])
     return [known[name] for name in names]
 
-# %% ../../nbs/31_features.engine.ipynb #2467d973
+# %% ../../nbs/31_features.engine.ipynb #b1d2554a
 def as_table(
     panel:pd.DataFrame,   # bars, indexed by timestamp and symbol, in any row order
 )->tuple[pl.DataFrame, np.ndarray]:  # symbol after symbol in time order, and the rows' positions in the panel
     "A panel as polars sees it"
-    if not isinstance(panel.index, pd.MultiIndex) or list(panel.index.names) != ["timestamp", "symbol"]:
-        raise InputError("A panel is indexed by timestamp and symbol", list(panel.index.names), "Read it with load_market.")
-    missing = [name for name in bar_columns if name not in panel.columns]
-    if missing: raise InputError(f"A panel has the columns {', '.join(bar_columns)}", list(panel.columns), f"Missing: {', '.join(missing)}.")
+    require_panel(panel, bar_columns)
+    if panel.index.levels[0].tz is None: raise InputError("A panel's timestamps carry a time zone", "naive timestamps", "load_market(frame) takes them as UTC.")
+    if panel.index.has_duplicates: raise InputError("A symbol has one row per timestamp", panel.index[panel.index.duplicated()][0], "Drop the duplicates.")
+    text = [name for name in panel if not pd.api.types.is_numeric_dtype(panel[name].dtype)]
+    if text: raise InputError("A panel's columns are numeric", text, "Leave them out.")
     times, symbols = panel.index.get_level_values("timestamp"), panel.index.codes[1]
     stamps = times.tz_convert("UTC").tz_localize(None).to_numpy("datetime64[us]")
     order = np.lexsort((stamps, symbols))
     columns = {name: panel[name].to_numpy(float)[order] for name in panel.columns}
     table = pl.DataFrame({"timestamp": stamps[order], "symbol": symbols[order], **columns})
-    return table.with_columns(pl.col("timestamp").dt.replace_time_zone("UTC"), pl.col(*columns).fill_nan(None)), order
+    sound = [pl.when(pl.col(name).is_finite() & (pl.col(name) > 0)).then(pl.col(name)).name.keep() for name in bar_columns[:4]]
+    rest = [pl.when(pl.col(name).is_finite()).then(pl.col(name)).name.keep() for name in columns if name not in bar_columns[:4]]
+    return table.with_columns(pl.col("timestamp").dt.replace_time_zone("UTC"), *sound, *rest), order
 
 # %% ../../nbs/31_features.engine.ipynb #667d7a4e
 class FeatureWarning(UserWarning):
@@ -117,7 +122,7 @@ def evaluate(
 )->tuple[pl.DataFrame, dict[str, str]]:  # the features' columns, and what is wrong with the failed ones
     "Compute features; when something fails, find out which one"
     compared = [per_symbol(one).over("symbol").alias(f"of {one.name}") for one in wanted if one.compares]
-    try: return table.with_columns(compared).select([expression(one) for one in wanted]), {}
+    try: return table.lazy().with_columns(compared).select([expression(one) for one in wanted]).collect(), {}
     except Exception as error:
         if len(wanted) == 1: return pl.DataFrame(), {wanted[0].name: f"{type(error).__name__}: {str(error).splitlines()[0]}"}
     parts = [evaluate(table, [one]) for one in wanted]
@@ -125,8 +130,8 @@ def evaluate(
 
 # %% ../../nbs/31_features.engine.ipynb #44857f9a
 def build_features(
-    panel:pd.DataFrame,            # bars, indexed by timestamp and symbol
-    names:list[str]|None=None,     # full names such as "momentum_20"; every feature that applies when None
+    panel:pd.DataFrame|pl.DataFrame,   # a panel; a polars table is read by load_market first
+    names:str|list[str]|None=None,     # full names such as "momentum_20"; every feature that applies when None
 )->pd.DataFrame:                   # n x f on the panel's index, float64, NaN where a value is undefined
     """A panel's features
 
@@ -140,6 +145,8 @@ def build_features(
     UnknownNameError
         A name that no feature has; the nearest ones are listed.
     """
+    if isinstance(panel, (pl.DataFrame, pl.LazyFrame)): panel = load_market(panel)
+    if isinstance(names, str): names = [names]
     table, order = as_table(panel)
     wanted = choose(panel, names)
     found, failed = evaluate(table, wanted) if wanted else (pl.DataFrame(), {})
@@ -201,8 +208,9 @@ def feature_catalogue(
         if unknown: raise unknown_name("feature", unknown[0], frame.index)
         frame = frame.loc[list(X)]
     by_feature = lambda values: frame.index.map(values) if values is not None else np.nan
-    correlation = None if X is None or y is None else X.rank().corrwith(y.rank())
-    frame = frame.assign(importance=by_feature(importances), correlation=by_feature(correlation), drift=by_feature(drift), active=True)
+    correlation = None if X is None or y is None else X.corrwith(y, method="spearman")
+    frame = frame.assign(importance=by_feature(importances), correlation=by_feature(correlation), drift=by_feature(drift),
+                         active=True if X is None else X.notna().any())
     share = pd.Series(0.0, frame.index) if X is None else X.isna().mean()
     rows = 0 if X is None else len(X)
     return FeatureCatalogue(frame.assign(metadata=[{"rows": rows, "missing_share": float(share[name])} for name in frame.index]), version)
