@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test readme export lock clean
+.PHONY: help setup run test docs readme hooks export lock clean
 
 PY := .venv/bin/python
 # Compiled modules are kept: without them every kernel compiles its imports again.
@@ -38,8 +38,14 @@ run: setup  ## the market study on real bars: notebook, MLflow run, SQL rows, le
 test: setup  ## house rules, every notebook and template, pytest, a real PostgreSQL
 	@$(PY) -m pytest $(ARGS)
 
-readme: setup  ## README.md from nbs/index.ipynb
-	@$(PY) -c 'import nbformat; from nbconvert import MarkdownExporter as M; n = nbformat.read("nbs/index.ipynb", 4); n.metadata["language_info"] = {"name": "python"}; open("README.md", "w").write(M().from_notebook_node(n)[0].strip() + "\n")'
+readme: setup  ## README.md and its picture from nbs/index.ipynb
+	@$(PY) -c 'from alphaplus_ml.docs.content import write_readme; write_readme()'
+
+docs: setup  ## the site of all pages, in _docs/; `make docs ARGS=--serve` shows it on 127.0.0.1
+	@.venv/bin/alphaplus docs $(ARGS)
+
+hooks: setup  ## checks before each commit, by pre-commit
+	@.venv/bin/pre-commit install
 
 export: setup  ## the package from the notebooks
 	@.venv/bin/nbdev_export && .venv/bin/nbdev_clean

@@ -45,7 +45,7 @@ class Config(BaseModel):
 
 # %% ../nbs/01_config.ipynb #50ca7533
 def sqlite_url(
-    file:Path,  # where the database file lies, or will lie
+    file:Path,  # where the database's file lies, or will lie; ~ is the home folder
 )->str:         # a SQLAlchemy URL with an absolute path, so that it survives a change of the working directory
     "The URL of an SQLite file"
     return f"sqlite:///{Path(file).expanduser().absolute()}"
@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     runs: Path = Field(Path("runs"), description="folder of all outputs")
     database_url: SecretStr|None = Field(None, description="SQLAlchemy URL; SQLite in the runs folder when not set")
     mlflow_uri: SecretStr|None = Field(None, description="MLflow tracking URI; SQLite in the runs folder when not set")
-    threads: int = Field(2, ge=1, description="threads a model may use")
+    threads: int = Field(2, ge=1, description="threads that one model may use")
     def __init__(self, **values):
         try: super().__init__(**values)
         except ValidationError as error: raise explain_validation(error) from None

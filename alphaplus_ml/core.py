@@ -123,8 +123,7 @@ class Registry(Mapping):
         package:str="",    # the package whose modules hold members; they are imported at the first look-up
     ):
         self.family, self.package, self._members, self._facts = family, package, {}, {}
-    def _all(self):
-        "The members, after the family's modules have registered theirs"
+    def _all(self):  # the members, after the family's modules have registered theirs
         package, self.package = self.package, ""
         if package: import_modules(package)
         return self._members
@@ -146,7 +145,8 @@ class Registry(Mapping):
             self._members[name], self._facts[name] = member, facts
             return member
         return add
-    def facts(self, name:str)->dict:
+    def facts(self, name:str,  # the member's name
+    )->dict:                   # the facts that `register` was given, by name; a copy
         "What was said of a member when it was registered"
         self[name]
         return dict(self._facts[name])
@@ -194,15 +194,29 @@ def fingerprint(
 @runtime_checkable
 class Result(Protocol):
     "A finished piece of work that knows its table and its rows"
-    table:str
-    def rows(self)->list[dict]: ...
+    table:str   # name of the table that its rows belong to
+    def rows(self)->list[dict]:  # one dictionary per row, keyed by column
+        "The rows to record"
 
 @runtime_checkable
 class Recorder(Protocol):
     "Where rows go: a database, a tracked run, or a dictionary"
-    def append(self, table:str, rows:list[dict])->int: ...
-    def update(self, table:str, key:dict, values:dict)->int: ...
-    def frame(self, table:str, **filters)->pd.DataFrame: ...
+    def append(self,
+        table:str,        # name of the table that grows
+        rows:list[dict],  # one dictionary per row, keyed by column
+    )->int:               # how many rows were written
+        "Add rows to a table"
+    def update(self,
+        table:str,    # name of the table that holds the rows
+        key:dict,     # columns and the values that select the rows
+        values:dict,  # columns to change, and what to
+    )->int:           # how many rows were changed
+        "Change the rows that a key selects"
+    def frame(self,
+        table:str,        # name of the table to look into
+        **filters,        # columns and the values they must have, a list for any of several; all rows without
+    )->pd.DataFrame:      # one line per row
+        "The rows of a table that match the filters"
 
 # %% ../nbs/00_core.ipynb #e4400674
 class MemoryRecorder:

@@ -41,7 +41,7 @@ def environment_lock()->str:  # one name==version per line, sorted
     return "\n".join(sorted(found, key=str.lower)) + "\n"
 
 # %% ../nbs/90_experiments.ipynb #5bbc5d5c
-def code_version()->dict:  # alphaplus_ml, git_commit, git_dirty
+def code_version()->dict:  # alphaplus_ml (its version), git_commit, git_dirty (uncommitted changes); the last two None outside a git checkout
     "Which code runs"
     def git(*words): return subprocess.run(["git", "-C", str(checkout()), *words], capture_output=True, text=True, check=True, timeout=20).stdout.strip()
     facts = {"alphaplus_ml": version("alphaplus_ml"), "git_commit": None, "git_dirty": None}
@@ -56,9 +56,9 @@ remote = re.compile(r"<script\b[^>]*\bsrc\s*=\s*[\"']?(?:https?:)?//.*?</script\
 
 # %% ../nbs/90_experiments.ipynb #e3c5aaa6
 def stand_alone_html(
-    notebook:Any,  # an executed notebook
-    title:str,     # the page's title
-)->str:
+    notebook:Any,  # an executed notebook, as nbformat reads it
+    title:str,     # what the browser's tab says
+)->str:            # HTML with every image inside
     "A notebook as one HTML page that requests nothing"
     exporter = need("nbconvert").HTMLExporter(embed_images=True)
     page, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
@@ -69,12 +69,16 @@ def stand_alone_html(
 @dataclass
 class CellWatch:
     "Which cell is running, and whoever wants to know"
-    progress:Callable|None  # called with cells done, cells in all, a title
-    environment:dict        # the kernel's
-    log:str|Path = os.devnull  # takes what the kernel itself says, which is not for the screen
-    code_cell:int = 0       # the running code cell, counted from 1
-    title:str = ""          # the nearest heading above it
-    def starts(self, cell, index:int, total:int):
+    progress:Callable|None  # called before each cell with cells done, cells in all, the title
+    environment:dict        # variables of the kernel's environment, text by name
+    log:str|Path = os.devnull  # file for what the kernel itself says, which is not for the screen
+    code_cell:int = 0       # the running code cell, counted from 1; 0 before the first
+    title:str = ""          # the nearest heading above it; empty before the first
+    def starts(self,
+        cell,       # a cell of nbformat's
+        index:int,  # its position in the notebook, counted from 0: how many cells are done
+        total:int,  # how many cells the notebook has
+    ):
         "A cell is about to run"
         headings = re.findall(r"^#+ (.+)$", cell.source, re.M) if cell.cell_type == "markdown" else []
         self.title = headings[-1] if headings else self.title
@@ -84,8 +88,8 @@ class CellWatch:
 # %% ../nbs/90_experiments.ipynb #bb1cdf8e
 def watched_client(
     watch:CellWatch,  # is told of every cell
-    folder:str,       # private to this run, for the kernel's sockets
-)->type:              # a class of papermill's
+    folder:str,       # private to this run, for the kernel's sockets; the kernel uses TCP where its path is 70 characters or longer
+)->type:              # a subclass of papermill's client
     "papermill's client for one run"
     class WatchedClient(need("papermill.clientwrap").PapermillNotebookClient):
         def create_kernel_manager(self):
@@ -101,7 +105,7 @@ def watched_client(
     return WatchedClient
 
 # %% ../nbs/90_experiments.ipynb #0eb34f34
-def use_engine()->str:  # the engine's name
+def use_engine()->str:  # the name that papermill knows it by
     "Register our engine with papermill"
     engines = need("papermill.engines")
     logging.getLogger("papermill").setLevel(logging.ERROR)
@@ -116,10 +120,10 @@ def use_engine()->str:  # the engine's name
 
 # %% ../nbs/90_experiments.ipynb #0591dbe9
 def execute(
-    template:Path,           # the notebook
-    output:Path,             # where the executed one goes, written after every cell
-    parameters:dict,         # checked values
-    watch:CellWatch,
+    template:Path,           # the notebook to run
+    output:Path,             # file of the executed notebook, written after every cell
+    parameters:dict,         # value by name, as `checked_parameters` gives them
+    watch:CellWatch,         # is told of every cell; holds the kernel's environment
 )->dict|None:                # cell, name and text of the error; None when all is well
     "Execute a template in a kernel of its own"
     plain = lambda path: str(path).replace("{", "{{").replace("}", "}}")
@@ -132,7 +136,7 @@ def execute(
 # %% ../nbs/90_experiments.ipynb #988f95ac
 def writable_runs(
     settings:Settings,   # with any runs folder
-    runs:Path|None,      # another runs folder
+    runs:Path|None,      # the runs folder to use; that of the settings when None
 )->Settings:             # the same, with an absolute runs folder that takes files
     "Settings whose runs folder can be written to, or a refusal"
     folder = Path(runs or settings.runs).expanduser().absolute()
@@ -148,20 +152,30 @@ def writable_runs(
 class Run:
     "A run that has ended"
     id:str             # the same in the folder, in SQL and in MLflow
-    path:Path          # the run's folder
+    path:Path          # folder of the executed notebook and what belongs to it
     status:str         # completed or failed
-    metrics:dict       # what the notebook logged
-    error:dict|None    # cell, name and text when it failed
+    metrics:dict       # numbers by name, as the notebook logged them; of those logged with steps also `history`
+    error:dict|None    # cell (of the code cells, counted from 1), name and text of the error; None when it completed
 
 # %% ../nbs/90_experiments.ipynb #a8fa0ee3
-def write_json(path:Path, value:Any): path.write_text(json.dumps(value, indent=2, default=str) + "\n")
-def error_text(error:dict|None)->str|None: return error and f"code cell {error['cell']}: {error['name']}: {error['text']}"
+def write_json(
+    path:Path,   # the file; it is overwritten
+    value:Any,   # JSON types; anything else is written as text
+):
+    "Write a value to a JSON file that people can read"
+    path.write_text(json.dumps(value, indent=2, default=str) + "\n")
+
+def error_text(
+    error:dict|None,  # cell, name and text, as `execute` gives them; None when all went well
+)->str|None:          # None when all went well
+    "An error in a notebook as one line"
+    return error and f"code cell {error['cell']}: {error['name']}: {error['text']}"
 
 # %% ../nbs/90_experiments.ipynb #c31832e7
 def begin_folder(
     run:ExperimentRun,   # just started
-    template:Path,
-    parameters:dict,     # all of them, defaults included
+    template:Path,       # the notebook that it runs
+    parameters:dict,     # value by name, defaults included
 )->Path:                 # the run's folder
     "Make the folder of a run, with what is known before it starts"
     folder = run.settings.runs/run.facts.name/run.id
@@ -176,10 +190,10 @@ def begin_folder(
 
 # %% ../nbs/90_experiments.ipynb #b24ea74b
 def end_folder(
-    run:ExperimentRun,   # still running
-    folder:Path,
-    status:str,
-    error:dict|str|None,
+    run:ExperimentRun,     # still running
+    folder:Path,           # the run's, from `begin_folder`
+    status:str,            # completed, failed or interrupted
+    error:dict|str|None,   # of a cell that failed its cell, name and text; of an interruption its text; None when all went well
 ):
     "Complete a run's folder and end the run"
     row, log = run.row(), folder/"kernel.log"
@@ -204,8 +218,8 @@ def run_experiment(
     runs:Path|None=None,            # folder of all outputs; from the settings when None
     *,
     settings:Settings|None=None,    # from the environment when None
-    progress:Callable|None=None,    # called with cells done, cells in all, a title
-)->Run:
+    progress:Callable|None=None,    # called before each cell with cells done, cells in all, the nearest heading
+)->Run:                             # completed or failed; an interruption goes through as the exception it is
     "Check, execute and record a template"
     template = find_template(name)
     values = checked_parameters(template, parameters or {})
@@ -230,7 +244,7 @@ def run_experiment(
 # %% ../nbs/90_experiments.ipynb #8f2ce4c8
 def kernel_environment(
     run:ExperimentRun,
-)->dict:
+)->dict:  # text by name; may hold the database's password: never print it
     "The environment of a run's kernel"
     return {**os.environ, "ALPHAPLUS_EXPERIMENT_ID": run.id, "ALPHAPLUS_RUNS": str(run.settings.runs),
             "ALPHAPLUS_DATABASE_URL": run.settings.resolved_database_url(), "ALPHAPLUS_MLFLOW_URI": run.settings.resolved_mlflow_uri(),
@@ -238,9 +252,9 @@ def kernel_environment(
 
 # %% ../nbs/90_experiments.ipynb #fa424bcf
 def run_comparisons(
-    id:str,               # a run's id
+    id:str,               # a run's id in full
     database:Database,
-)->list[dict]:            # title, leaderboard (a list of rows) and verdict of each
+)->list[dict]:            # title, leaderboard (a list of rows, one per model) and verdict of each
     "The leaderboards that a run has recorded"
     rows = database.frame("model_performance_comparison")
     rows = rows[[one is not None and str(one).startswith(id) for one in rows.comparison_id]]
@@ -250,12 +264,12 @@ def run_comparisons(
 
 # %% ../nbs/90_experiments.ipynb #7f01b303
 def list_runs(
-    experiment:str|None=None,       # only runs of this experiment
-    limit:int=20,                   # the newest so many
+    experiment:str|None=None,       # only runs of this experiment; of all when None
+    limit:int=20,                   # at most so many, the newest
     *,
     database:Database|None=None,    # from the settings when None
     settings:Settings|None=None,    # from the environment when None
-)->pd.DataFrame:                    # indexed by id, newest first
+)->pd.DataFrame:                    # indexed by the run's id, newest first; times are UTC, durations seconds
     "The latest runs"
     database = database or open_database(settings or Settings())
     rows = database.frame("ml_experiments", **({"experiment_name": experiment} if experiment else {}))
@@ -267,7 +281,7 @@ def list_runs(
 def resolve_run(
     id:str,               # a run's id, or the beginning of one
     database:Database,
-)->pd.Series:             # its row
+)->pd.Series:             # its row of ml_experiments
     "The one run whose id begins so"
     ids = [one for one in database.frame("ml_experiments").experiment_id if one != "default"]
     matching = [one for one in ids if one == id] or [one for one in ids if id and one.startswith(id)]
@@ -278,20 +292,20 @@ def resolve_run(
 @dataclass(frozen=True)
 class RunDetails:
     "Everything about a run"
-    id:str
-    experiment:str
-    status:str
+    id:str                   # the same in its folder, in SQL and in MLflow
+    experiment:str           # name of the experiment that it belongs to
+    status:str               # running, completed, failed or interrupted
     path:str|None            # its folder, when it was run from a template
-    parameters:dict
-    metrics:dict
-    artifacts:dict           # path and size by file name
-    tags:dict
-    error:str|None
-    verdict:str|None         # what the notebook concluded
-    started_at:datetime
-    duration_seconds:float
+    parameters:dict          # value by name
+    metrics:dict             # number by name; None where it could not be computed; of those logged with steps also `history`
+    artifacts:dict           # by file name, the file's path and its size in bytes
+    tags:dict                # text by name
+    error:str|None           # what ended it early; None for a completed one
+    verdict:str|None         # what the notebook concluded; None when it did not say
+    started_at:datetime      # timezone-aware, UTC
+    duration_seconds:float   # from start to end; NaN while it runs
     children:list            # ids of the runs that are a part of it
-    comparisons:list = field(default_factory=list)  # title and leaderboard of each
+    comparisons:list = field(default_factory=list)  # title, leaderboard and verdict of each
 
 # %% ../nbs/90_experiments.ipynb #8971c895
 def show_run(

@@ -34,7 +34,7 @@ _all_ = ["optimize_hyperparameters", "HyperparameterOptimizationConfig", "explai
 # %% ../nbs/91_ml_models.ipynb #f0be8a6f
 def best_results(
     database:Database,
-    limit:int=10,        # the newest so many searches
+    limit:int=10,        # at most so many searches, the newest
 )->list[dict]:           # model, metric, value, search and hyperparameters of each best trial
     "What the newest searches found"
     table = tables()["hyperparameter_optimization"]
@@ -54,16 +54,16 @@ def latest_comparison(
 # %% ../nbs/91_ml_models.ipynb #e91059b6
 def active_names(
     database:Database,
-    table_name:str,   # a table with models
-    column:str,       # its column of names
-)->list[str]:
+    table_name:str,   # transformer_models or ensemble_models
+    column:str,       # the column that holds the names
+)->list[str]:         # sorted
     "The names of the models in use"
     table = tables()[table_name]
     return database.frame(select(table.c[column]).where(table.c.is_active.is_(True)).order_by(table.c[column]))[column].tolist()
 
 def runs_by_status(
     database:Database,
-)->dict[str, int]:
+)->dict[str, int]:    # how many, by status
     "How the experiments ended"
     table = tables()["ml_experiments"]
     found = database.frame(select(table.c.status, func.count().label("runs")).where(written_by_users(table)).group_by(table.c.status))

@@ -46,10 +46,10 @@ class StudyConfig(Config):
 @dataclass(frozen=True)
 class StudyData:
     "Features, label, the label's end and one-bar returns, all on the panel's index"
-    X:pd.DataFrame       # n x f
-    y:pd.Series          # forward return over the horizon, as a decimal
-    label_end:pd.Series  # UTC timestamp at which the label is known
-    returns:pd.Series    # next bar's return, what a position earns
+    X:pd.DataFrame       # n x f, each row known at its bar's close
+    y:pd.Series          # forward return over h bars, as a decimal; NaN where the symbol has no h bars left
+    label_end:pd.Series  # UTC timestamp at which the label is known; NaT without a label
+    returns:pd.Series    # return over the next bar, as a decimal: what a position earns
 
 # %% ../nbs/78_study.ipynb #be44bd49
 def study_data(
@@ -79,7 +79,7 @@ def holdout_predictions(
     data:StudyData,
     tuned:OptimizationResult,
     config:StudyConfig,
-)->dict[str, pd.Series]:  # model name to its predictions of the holdout rows
+)->dict[str, pd.Series]:  # model name to its predictions of the holdout rows, as decimals
     "What each model, fitted on the development rows, predicts for the holdout"
     rows = tuned.development[data.y.iloc[tuned.development].notna()]
     X, y, unseen = data.X.iloc[rows], data.y.iloc[rows], data.X.iloc[tuned.holdout]
@@ -93,7 +93,7 @@ def study_comparison(
     data:StudyData,
     tuned:OptimizationResult,
     config:StudyConfig,
-    predictions:dict[str, pd.Series],  # model name to predictions of the holdout rows
+    predictions:dict[str, pd.Series],  # model name to its predictions of the holdout rows, as decimals
 )->ComparisonResult:
     "The study's leaderboard on the holdout"
     known = data.y.iloc[tuned.holdout].dropna().index
@@ -131,8 +131,8 @@ def study_catalogue(
 
 # %% ../nbs/78_study.ipynb #8f5038f9
 def record_catalogue(
-    catalogue,          # of study_catalogue
-    recorder:Recorder,
+    catalogue,          # what `study_catalogue` gave
+    recorder:Recorder,  # gets the new rows; its older active rows of the same features are retired
 )->int:                 # rows written
     "Write a catalogue and retire the rows that it replaces"
     names = [row["feature_name"] for row in catalogue.rows()]
@@ -146,19 +146,23 @@ class StudyResult:
     config:StudyConfig
     data:StudyData
     tuned:OptimizationResult
-    predictions:dict[str, pd.Series]
+    predictions:dict[str, pd.Series]  # model name to its predictions of the holdout rows, as decimals
     comparison:ComparisonResult
     explanation:Explanation
     @property
-    def leaderboard(self)->pd.DataFrame: return self.comparison.leaderboard
+    def leaderboard(self)->pd.DataFrame:  # one line per model, best first
+        "The measures of each model on the holdout"
+        return self.comparison.leaderboard
     @property
-    def verdict(self)->str: return f"{self.comparison.verdict} {self.tuned.verdict}"
-    def equity(self)->dict[str, pd.Series]:  # model name to net returns per timestamp of the holdout
+    def verdict(self)->str:  # the comparison's sentences, then the search's
+        "What the study comes to, in words"
+        return f"{self.comparison.verdict} {self.tuned.verdict}"
+    def equity(self)->dict[str, pd.Series]:  # model name to net returns per timestamp of the holdout, as decimals
         "What each model's portfolio earned on the holdout, after costs"
         returns = self.data.returns.iloc[self.tuned.holdout]
         return {name: portfolio_returns(values, returns, horizon=self.config.horizon, cost_bps=self.config.cost_bps)
                 for name, values in self.predictions.items()}
-    def metrics(self)->dict[str, float]:
+    def metrics(self)->dict[str, float]:  # number by name; those that start with tuned_ are the tuned model's line of the leaderboard
         "The numbers by which the study is found again"
         best = self.leaderboard.loc[f"{self.config.model_name}_tuned"]
         shown = {name: best[name] for name in best.index if isinstance(best[name], (int, float, np.number))}
@@ -171,7 +175,7 @@ def market_study(
     panel:pd.DataFrame,             # bars, indexed by timestamp and symbol
     config:StudyConfig|None=None,   # the defaults when None
     *,
-    recorder:Recorder|None=None,    # gets every row while the study goes on
+    recorder:Recorder|None=None,    # gets every row while the study goes on; nothing is recorded when None
     progress:bool=False,            # show the search's progress
 )->StudyResult:
     "Features, search, holdout, leaderboard, explanations and catalogue of one panel"

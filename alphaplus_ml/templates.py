@@ -33,7 +33,7 @@ def checkout()->Path|None:  # the folder that holds nbs/, None when the package 
     return root if (root/"nbs"/"experiments").is_dir() else None
 
 # %% ../nbs/77_templates.ipynb #37cf48a1
-def template_folder()->Path:
+def template_folder()->Path:  # nbs/experiments of a checkout, or the installed package's copy of it
     "Where the templates lie"
     return checkout()/"nbs"/"experiments" if checkout() else Path(str(files("alphaplus_ml")))/"_templates"
 
@@ -60,12 +60,12 @@ class Parameter:
     type:str       # int, float, str or bool
     optional:bool  # whether None is allowed
     default:Any    # the value in the notebook
-    help:str       # the comment beside it
+    help:str       # what the comment beside it says; empty when there is none
 
 # %% ../nbs/77_templates.ipynb #e92e30bb
 def fitted(
-    parameter:Parameter,  # the parameter
-    value:Any,            # what shall be its value
+    parameter:Parameter,  # whose value it shall be
+    value:Any,            # a Python or numpy value
 )->Any:                   # the same value, as the parameter's type
     "A value that fits its parameter, or a refusal"
     if isinstance(value, np.generic): value = value.item()
@@ -79,8 +79,8 @@ def fitted(
 
 # %% ../nbs/77_templates.ipynb #d219b7f8
 def annotated_type(
-    node:ast.stmt,   # an assignment
-    default:Any,     # its value
+    node:ast.stmt,   # an assignment, with or without an annotation
+    default:Any,     # the value that it assigns
 )->tuple[str, bool]: # the type's name, and whether None is allowed
     "The type of a parameter, from its annotation or its default"
     if getattr(node, "annotation", None) is None: return type(default).__name__, False
@@ -92,7 +92,7 @@ def annotated_type(
 # %% ../nbs/77_templates.ipynb #6dd2a12d
 def one_parameter(
     node:ast.stmt,     # a statement of the parameters cell
-    comments:dict,     # comment by line number
+    comments:dict,     # what each comment says, by its line number in the cell
 )->Parameter:
     "A parameter from its line in the notebook"
     way_out = "Write for example: n_trials: int = 12  # configurations to try"
@@ -109,7 +109,7 @@ def one_parameter(
 
 # %% ../nbs/77_templates.ipynb #dc4a97ab
 def read_parameters(
-    path:Path,              # a notebook
+    path:Path,              # a notebook's file
 )->dict[str, Parameter]:    # by name, in the notebook's order
     "The parameters of a template"
     try: notebook = need("nbformat").read(path, 4)
@@ -137,8 +137,8 @@ def template_parameters(
 # %% ../nbs/77_templates.ipynb #2eaed930
 def checked_parameters(
     name:str|Path,   # a template's name, or the path of a notebook
-    values:Mapping,  # value by parameter
-)->dict:             # the same values, fitted
+    values:Mapping,  # value by the parameter's name; those left out keep their defaults
+)->dict:             # the same values, as the parameters' types
     "Values that a template can be run with, or a refusal"
     known = read_parameters(find_template(name))
     for given in values:
@@ -147,9 +147,9 @@ def checked_parameters(
 
 # %% ../nbs/77_templates.ipynb #716446d8
 def from_text(
-    parameter:Parameter,  # the parameter
-    text:str,             # what was typed
-)->Any:
+    parameter:Parameter,  # says how the text is read
+    text:str,             # what was typed; none stands for None where that is allowed, yes and no for a bool
+)->Any:                   # the value, as the parameter's type
     "A typed value from text"
     words = {"true": True, "yes": True, "false": False, "no": False}
     if parameter.optional and text.lower() == "none": return None
@@ -161,7 +161,7 @@ def from_text(
 def parse_parameters(
     name:str|Path,          # a template's name, or the path of a notebook
     texts:Iterable[str],    # each of the form key=value
-)->dict:                    # checked values
+)->dict:                    # checked value by the parameter's name
     "Parameters from the command line"
     pairs = [text.partition("=") for text in texts]
     for key, sign, _ in pairs:
@@ -170,7 +170,7 @@ def parse_parameters(
     return checked_parameters(name, {key: from_text(known[key], text) if key in known else text for key, _, text in pairs})
 
 # %% ../nbs/77_templates.ipynb #3ab40abd
-def list_templates()->pd.DataFrame:  # indexed by name
+def list_templates()->pd.DataFrame:  # indexed by the template's name
     "The templates: their titles and what can be set"
     paths = sorted(template_folder().glob("*.ipynb"))
     first = lambda path: next((cell.source for cell in need("nbformat").read(path, 4).cells if cell.cell_type == "markdown"), "")

@@ -35,10 +35,16 @@ def utc_moment(
         except ValueError: raise refused from None
     return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
 
-def missing(value)->bool: return value is None or bool(pd.api.types.is_scalar(value) and pd.isna(value))
+def missing(
+    value,  # any object; a list, an array or a frame is never missing
+)->bool:    # True for None, NaN, NaT and pandas' NA
+    "Whether a value stands for nothing"
+    return value is None or bool(pd.api.types.is_scalar(value) and pd.isna(value))
 
 # %% ../nbs/03_values.ipynb #14b302e3
-def as_text(value)->str:
+def as_text(
+    value,  # text, a path or a number; anything else is refused
+)->str:     # without NUL characters and halves of surrogate pairs
     "Text, a path or a number as text that every store can hold"
     if not isinstance(value, (str, PurePath, Number)): raise InputError("Text is text, a path or a number", type(value).__name__)
     text = str(value)
@@ -59,19 +65,27 @@ def as_integer(
     return int(whole)
 
 # %% ../nbs/03_values.ipynb #8fa8ecdc
-def as_number(value)->float:
+def as_number(
+    value,  # an int, a float or a Decimal, numpy's too; NaN and infinity are let through
+)->float:
     "A number as a float"
     if not isinstance(value, (Real, Decimal)): raise InputError("A number is an int or a float", value)
     return float(value)
 
-def as_flag(value)->bool:
+def as_flag(
+    value,  # True, False, 0 or 1, numpy's too; any other number is refused
+)->bool:
     "True or false; 0 and 1 count"
     if not isinstance(value, (Real, np.bool_)) or value not in (0, 1): raise InputError("A flag is true or false", value)
     return bool(value)
 
 # %% ../nbs/03_values.ipynb #3d30dd81
 @singledispatch
-def as_json(value, path, lost):
+def as_json(
+    value,  # anything that `to_json` takes
+    path,   # where the value stands, keys and positions joined by dots: "folds.0"; empty at the top
+    lost,   # a list that grows by the path of each NaN and each infinity
+)->object:  # JSON types only; None in place of what is lost
     "A value in JSON's own types; the path of each number that JSON cannot hold is added to lost"
     where = f", which {path!r} is not" if path else ""
     raise InputError(f"JSON holds numbers, text, times, lists and dictionaries{where}", type(value).__name__, "Give its fields, or str(value).")

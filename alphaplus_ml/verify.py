@@ -59,14 +59,14 @@ class VerificationError(AlphaplusError):
 def require(
     holds:bool,     # whether the evidence is there
     evidence:str,   # what was found, in a few words
-)->str:             # the evidence
+)->str:             # the same evidence
     "The evidence, or an error that shows it"
     if not holds: raise VerificationError(evidence)
     return evidence
 
 # %% ../nbs/92_verify.ipynb #4f3f1b03
 @checks.register("migration")
-def check_migration(workshop:Workshop)->str:
+def check_migration(workshop:Workshop)->str:  # the evidence
     "The migrations make the eight tables that the models describe"
     workshop.database.upgrade()
     differences, counts = workshop.database.check(), workshop.database.counts()
@@ -74,7 +74,7 @@ def check_migration(workshop:Workshop)->str:
 
 # %% ../nbs/92_verify.ipynb #afabf371
 @checks.register("database round trip")
-def check_round_trip(workshop:Workshop)->str:
+def check_round_trip(workshop:Workshop)->str:  # the evidence
     "What is written comes back, NaN and time zones included"
     row = {"experiment_id": "round-trip", "experiment_name": "verify", "experiment_type": "verify", "status": "completed",
            "metrics": {"score": 0.25, "missing": float("nan")}, "started_at": pd.Timestamp("2026-01-31T12:00Z")}
@@ -85,7 +85,7 @@ def check_round_trip(workshop:Workshop)->str:
 
 # %% ../nbs/92_verify.ipynb #98cc9d20
 @checks.register("tuning")
-def check_tuning(workshop:Workshop)->str:
+def check_tuning(workshop:Workshop)->str:  # the evidence
     "A search leaves a row per trial and one best trial"
     tuned = workshop.tuned
     trials = workshop.database.frame("hyperparameter_optimization", optimization_id="verify")
@@ -96,7 +96,7 @@ def check_tuning(workshop:Workshop)->str:
 
 # %% ../nbs/92_verify.ipynb #d9ef372c
 @checks.register("interpretability")
-def check_interpretability(workshop:Workshop)->str:
+def check_interpretability(workshop:Workshop)->str:  # the evidence
     "SHAP values in the table add up to the predictions"
     X = workshop.data[0].iloc[workshop.tuned.holdout].head(10)
     config = ModelInterpretabilityConfig(model_name="verify", model_version="1")
@@ -109,18 +109,18 @@ def check_interpretability(workshop:Workshop)->str:
 
 # %% ../nbs/92_verify.ipynb #008c4dfc
 @checks.register("sequence model")
-def check_sequence_model(workshop:Workshop)->str:
+def check_sequence_model(workshop:Workshop)->str:  # the evidence
     "A sequence model is trained and recorded"
     raise VerificationError("not built yet: create_transformer_model")
 
 @checks.register("ensemble")
-def check_ensemble(workshop:Workshop)->str:
+def check_ensemble(workshop:Workshop)->str:  # the evidence
     "An ensemble is built and recorded"
     raise VerificationError("not built yet: create_advanced_ensemble")
 
 # %% ../nbs/92_verify.ipynb #783b785f
 @checks.register("experiment tracking")
-def check_tracking(workshop:Workshop)->str:
+def check_tracking(workshop:Workshop)->str:  # the evidence
     "A finished and a failed experiment are both on record"
     states = []
     for name in ("verify-completed", "verify-failed"):
@@ -134,7 +134,7 @@ def check_tracking(workshop:Workshop)->str:
 
 # %% ../nbs/92_verify.ipynb #429f626f
 @checks.register("summary")
-def check_summary(workshop:Workshop)->str:
+def check_summary(workshop:Workshop)->str:  # the evidence
     "The summary counts what the checks before it have written"
     summary = get_phase6_advanced_features_summary(workshop.database)
     counted = {table: summary["rows"][table] for table in ("hyperparameter_optimization", "model_interpretability", "ml_experiments")}
@@ -146,9 +146,9 @@ def check_summary(workshop:Workshop)->str:
 @dataclass(frozen=True)
 class Outcome:
     "What one check found"
-    name:str
-    passed:bool
-    evidence:str
+    name:str        # what the check is registered under
+    passed:bool     # whether the evidence was there
+    evidence:str    # what was found, in a few words; when an error stopped the check, the error
 
 # %% ../nbs/92_verify.ipynb #669d500e
 def verify(

@@ -14,6 +14,7 @@ import pytest
 root = Path(__file__).parent.parent
 library = sorted(path for path in (root/"nbs").glob("[0-9]*.ipynb"))
 templates = sorted((root/"nbs"/"experiments").glob("*.ipynb"))
+pages = [root/"nbs"/"index.ipynb"] + sorted(path for folder in ("tutorials", "explanations", "benchmarks") for path in (root/"nbs"/folder).glob("*.ipynb"))
 heavy = {"tensorflow", "keras", "shap", "lime", "eli5", "mlflow", "wandb", "catboost", "xgboost", "lightgbm", "arch", "statsmodels",
          "papermill", "panel", "dask"}
 late = heavy | {"optuna", "matplotlib", "sqlalchemy", "alembic", "sklearn", "numba", "nbformat", "nbconvert", "jupyterlab", "typer", "rich", "plotly", "nbdev", "fastcore"}
@@ -92,7 +93,7 @@ def test_export_cells_are_small(notebook):
     if sizes: assert max(sizes) <= 40 and median(sizes) <= 20
 
 
-@pytest.mark.parametrize("notebook", library, ids=name_of)
+@pytest.mark.parametrize("notebook", library + pages, ids=name_of)
 def test_imports_have_cells_of_their_own(notebook):
     for cell in cells(notebook):
         if cell.cell_type != "code" or cell.source.startswith(("%", "!")): continue
@@ -109,7 +110,7 @@ def test_notebooks_explain_and_show(notebook):
     assert 2*prose >= exported and 2*shown >= exported
 
 
-@pytest.mark.parametrize("notebook", library + templates + [root/"nbs"/"index.ipynb"], ids=name_of)
+@pytest.mark.parametrize("notebook", library + templates + pages, ids=name_of)
 def test_stored_outputs_are_clean(notebook):
     text = notebook.read_text()
     outputs = [output for cell in cells(notebook) for output in cell.get("outputs", [])]
@@ -171,11 +172,18 @@ def test_import_is_light():
 
 
 def test_the_readme_is_the_index():
-    from nbconvert import MarkdownExporter
-    index = nbformat.read(root/"nbs"/"index.ipynb", 4)
-    index.metadata["language_info"] = {"name": "python"}
-    text, _ = MarkdownExporter().from_notebook_node(index)
-    assert (root/"README.md").read_text().strip() == text.strip(), "run make readme"
+    from alphaplus_ml.docs.content import readme
+    text, pictures = readme(nbformat.read(root/"nbs"/"index.ipynb", 4))
+    assert (root/"README.md").read_text() == text, "run make readme"
+    assert {path.relative_to(root).as_posix(): path.read_bytes() for path in (root/"nbs"/"index_files").iterdir()} == pictures
+
+
+@pytest.mark.parametrize("notebook", pages, ids=name_of)
+def test_pages_show_what_they_do(notebook):
+    found = cells(notebook)
+    assert re.match(r"# \S.*\n\n> \S", found[0].source), "a title and a one-line subtitle come first"
+    assert not exports(notebook), "what is wanted by more than one page is the library's"
+    assert any(cell.get("outputs") for cell in found), "a page shows outputs"
 
 
 def test_the_version_stands_in_one_place():

@@ -22,7 +22,7 @@ from ..templates import checkout
 __all__ = ['plotly_mime', 'sections', 'Site', 'site_of', 'label', 'source_label', 'named_symbol', 'symbol_links', 'page_link',
            'inside_links', 'labelled', 'plotly_html', 'with_outputs', 'without_directives', 'site_cell',
            'site_notebook', 'with_executed', 'section_pages', 'toctree', 'section_index', 'name_index', 'source_page',
-           'command_helps', 'command_page']
+           'command_helps', 'command_page', 'readme', 'write_readme']
 
 # %% ../../nbs/97_docs.content.ipynb #4638a4f2
 @dataclass(frozen=True)
@@ -289,3 +289,30 @@ def command_page(
     codes = ("Exit codes: 0, done; 1, an experiment or a check failed; 2, the input was refused before or by the work, with one sentence that says the rule and the way out; "
              "130 and 143, stopped from the keyboard or by a signal. `alphaplus --install-completion` teaches the shell commands, options and template names.")
     return "\n\n".join([parts[0], codes, *parts[1:]])
+
+# %% ../../nbs/97_docs.content.ipynb #358f3405
+def readme(
+    index:Any,  # the notebook nbs/index.ipynb
+)->tuple[str, dict[str, bytes]]:  # the text, and the pictures by path below the checkout
+    "The README and its pictures"
+    index = need("copy").deepcopy(index)
+    index.metadata["language_info"] = {"name": "python"}
+    text, resources = need("nbconvert").MarkdownExporter().from_notebook_node(index, {"unique_key": "index", "output_files_dir": "nbs/index_files"})
+    def from_root(found):
+        address = found[1]
+        outside = re.match(r"[a-z]+:|#|nbs/", address)
+        return f"]({address if outside else posixpath.normpath(posixpath.join('nbs', address))})"
+    text = text.replace("![png](", "![the leaderboard](")
+    return re.sub(r"\]\(([^)\s]+)\)", from_root, text).strip() + "\n", resources["outputs"]
+
+def write_readme(
+    root:Path|None=None,  # a checkout; the one this package is imported from when None
+):
+    "Write README.md and its pictures from nbs/index.ipynb"
+    root = root or checkout()
+    text, pictures = readme(need("nbformat").read(root/"nbs"/"index.ipynb", 4))
+    for old in (root/"nbs"/"index_files").glob("*"): old.unlink()
+    (root/"README.md").write_text(text, encoding="utf-8")
+    for path, content in pictures.items():
+        (root/path).parent.mkdir(exist_ok=True)
+        (root/path).write_bytes(content)

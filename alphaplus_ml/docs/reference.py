@@ -23,7 +23,7 @@ __all__ = ['root', 'Definition', 'bounds', 'Module', 'comments_of', 'origins_of'
            'comment_on', 'keywords', 'literal', 'annotated', 'class_meaning', 'arguments', 'own_parameters',
            'parameters', 'field_facts', 'fields', 'class_fields', 'own_names', 'bodies', 'reached', 'sentence',
            'stated_error', 'errors', 'as_markdown', 'as_type', 'table', 'signature', 'sections', 'returned',
-           'error_list', 'callable_parts', 'class_parts', 'entry', 'gaps', 'undocumented', 'module_of',
+           'error_list', 'callable_parts', 'constructor', 'class_parts', 'entry', 'gaps', 'undocumented', 'module_of',
            'StaticReference']
 
 # %% ../../nbs/93_docs.reference.ipynb #8cda121c
@@ -194,10 +194,10 @@ def literal(
     "The text of a literal string"
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
-# %% ../../nbs/93_docs.reference.ipynb #b46039a3
+# %% ../../nbs/93_docs.reference.ipynb #aec2964f
 def annotated(
     module:Module,       # where the annotation stands
-    annotation:ast.AST|None,
+    annotation:ast.AST|None,   # None where there is none
 )->tuple[str, str]:      # the type's text, and the help that typer shows; empty when there is none
     "An annotation's type and help"
     if isinstance(annotation, ast.Name):
@@ -217,9 +217,9 @@ def class_meaning(
     named = [find_symbol(module, part.strip()) for part in annotation.split("|") if part.strip().isidentifier()]
     return next((docstring(symbol).split("\n")[0] for symbol in named if symbol and symbol.is_class), "")
 
-# %% ../../nbs/93_docs.reference.ipynb #6819cbe6
+# %% ../../nbs/93_docs.reference.ipynb #e874f6eb
 def arguments(
-    node:ast.FunctionDef,
+    node:ast.FunctionDef,  # a function's node
 )->Iterator[tuple[str, ast.arg, ast.AST|None]]:  # how it is written in a call, the argument, its default
     "A function's arguments, `self` and `cls` left out"
     a = node.args
@@ -416,7 +416,7 @@ def error_list(
     lines = [told and as_markdown(" ".join(told.split())), "\n".join(rules)]
     return "\n\n".join(["<details><summary>Errors, by the rule that was broken</summary>", *filter(None, lines), "</details>"])
 
-# %% ../../nbs/93_docs.reference.ipynb #4921ff0a
+# %% ../../nbs/93_docs.reference.ipynb #6a4ad48f
 def callable_parts(
     symbol:Symbol,  # a function or a method
 )->list[str]:       # paragraphs of markdown
@@ -426,15 +426,25 @@ def callable_parts(
     call = "" if symbol.is_property else f"`{symbol.name.split('.')[-1]}{signature(symbol)}`"
     return [call, as_markdown(told[""]), table(parameters(symbol), "Parameter"), returned(symbol), *rest, error_list(symbol, told.get("Raises", ""))]
 
+def constructor(
+    symbol:Symbol,  # a class
+)->Symbol|None:     # None where the fields are what is given
+    "The method that makes an object of a class, its own or inherited"
+    makers = [find_symbol(one.module, f"{one.name}.__init__") for one in lineage(symbol)]
+    made = next(filter(None, makers), None)
+    return made if made and not any(field.name.startswith("**") for field in parameters(made)) else None
+
 def class_parts(
     symbol:Symbol,  # a class
 )->list[str]:       # paragraphs of markdown
     "What is said of a class: how one is made, and its fields"
-    told, maker = sections(docstring(symbol)), find_symbol(symbol.module, f"{symbol.name}.__init__")
-    made = maker if maker and not any(field.name.startswith("**") for field in parameters(maker)) else None
+    told, made = sections(docstring(symbol)), constructor(symbol)
     call, rows = (f"`{symbol.name}{signature(made)}`", table(parameters(made), "Parameter")) if made else ("", table(fields(symbol), "Field"))
     rest = [f"**{name}.** {as_markdown(' '.join(body.split()))}" for name, body in told.items() if name not in ("", "Raises")]
-    return [call, as_markdown(told[""]), rows, *rest, error_list(symbol, told.get("Raises", ""))]
+    names = lambda base: ", ".join(f"`{member.node.name}`" for member in members(base))
+    above = [f"`{base.name}` ({names(base)})" for base in bases(symbol) if members(base)]
+    inherits = f"Inherits from {', '.join(above)}." if above else ""
+    return [call, as_markdown(told[""]), rows, *rest, inherits, error_list(symbol, told.get("Raises", ""))]
 
 # %% ../../nbs/93_docs.reference.ipynb #05a70d7f
 def entry(
@@ -450,15 +460,15 @@ def entry(
     head = " ".join(filter(None, [call, f"[source]({url})" if url else ""]))
     return "\n\n".join(filter(None, [f"{'#'*level} {symbol.name}", head, *rest, *below]))
 
-# %% ../../nbs/93_docs.reference.ipynb #a109e7dc
+# %% ../../nbs/93_docs.reference.ipynb #cb1c61b8
 def gaps(
     symbol:Symbol,
 )->Iterator[str]:  # a sentence each
     "What a symbol and its members leave unsaid"
     place = f"{symbol.module.name}.{symbol.name}"
     if not docstring(symbol): yield f"{place} has no docstring"
-    maker = find_symbol(symbol.module, f"{symbol.name}.__init__") if symbol.is_class else symbol
-    taken = [] if maker is None or symbol.is_class and any(field.name.startswith("**") for field in parameters(maker)) else parameters(maker)
+    maker = constructor(symbol) if symbol.is_class else symbol
+    taken = parameters(maker) if maker else []
     for field in taken + (fields(symbol) if symbol.is_class else []):
         if not field.meaning: yield f"{place}: {field.name} has no meaning"
     if symbol.is_class:

@@ -28,7 +28,8 @@ from ..templates import checkout
 # %% auto #0
 __all__ = ['published', 'style', 'icon', 'run_key', 'run_command', 'as_published', 'experiment_run', 'printed_preface',
            'process_notebooks', 'write_changed', 'notebook_files', 'home_toctree', 'other_files', 'static_files',
-           'sphinx_settings', 'placed', 'run_sphinx', 'build_docs', 'check_homes', 'QuietHandler', 'docs_server']
+           'sphinx_settings', 'placed', 'run_sphinx', 'default_output', 'build_docs', 'check_homes', 'QuietHandler',
+           'docs_server']
 
 # %% ../../nbs/98_docs.site.ipynb #10f9a8d4
 published = {"market_study": {"n_trials": 30}}  # parameters that differ from the template's defaults: what `make run` uses
@@ -225,7 +226,13 @@ def run_sphinx(
     for path in output.rglob("*.html"):                # a page that is no longer there
         if path.relative_to(output).as_posix() not in kept: path.unlink()
 
-# %% ../../nbs/98_docs.site.ipynb #7f7def7e
+# %% ../../nbs/98_docs.site.ipynb #a48f25ff
+def default_output()->Path:
+    "Where the site goes when nobody says otherwise"
+    if checkout() is None: raise InputError("The documentation is built from a checkout", None, "Clone the repository and run make docs there.")
+    return checkout()/"_docs"
+
+# %% ../../nbs/98_docs.site.ipynb #83f17980
 def build_docs(
     commands:Any,                    # the typer application of the command line
     output:Path|None=None,           # folder of the site; _docs in the checkout when None
@@ -233,8 +240,7 @@ def build_docs(
     progress:Callable=lambda done, total, title: None,  # called with steps done, steps in all and a title
 )->Path:                             # the site's first page
     "Build the documentation from the notebooks"
-    root = Path(root or checkout() or "")
-    if not (root/"nbs"/"index.ipynb").is_file(): raise InputError("The documentation is built from a checkout", str(root), "Clone the repository and run make docs there.")
+    root, output = root or default_output().parent, output or default_output()
     steps = iter(("the rules", "experiments", "nbdev", "pages", "Sphinx"))
     tell = lambda number: progress(number, 5, next(steps))
     tell(0)
@@ -250,8 +256,8 @@ def build_docs(
     write_changed(work/"source", {**notebook_files(site, processed, runs), **other_files(site, commands)})
     write_changed(work/"static", static_files())
     tell(4)
-    run_sphinx(site, work, output or root/"_docs")
-    return (output or root/"_docs")/"index.html"
+    run_sphinx(site, work, output)
+    return output/"index.html"
 
 # %% ../../nbs/98_docs.site.ipynb #8a65db85
 def check_homes(
@@ -262,10 +268,12 @@ def check_homes(
     homeless = [name for name, module in library().items() if module.notebook not in known]
     if homeless: raise DocsError("Every public module has a page; these have none: " + ", ".join(homeless))
 
-# %% ../../nbs/98_docs.site.ipynb #fbee1245
+# %% ../../nbs/98_docs.site.ipynb #eac33e89
 class QuietHandler(SimpleHTTPRequestHandler):
     "Serves files and logs nothing"
-    def log_message(self, *args): pass
+    def log_message(self,
+        *args,  # what would be logged
+    ): "Nothing is logged"
 
 def docs_server(
     folder:Path,     # a built site

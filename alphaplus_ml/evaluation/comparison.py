@@ -88,7 +88,7 @@ class Question:
     cost_bps:float                  # basis points of traded value
     level:float                     # of intervals; 1 - level is the tests' size
     seed:int                        # of the bootstrap
-    n_bootstraps:int
+    n_bootstraps:int                # series that are drawn per interval
     periods_per_year:int            # bars per year, to annualise
     returns:pd.Series|None = None   # one-bar forward simple returns
     label_end:pd.Series|None = None # when each label is known
@@ -141,17 +141,21 @@ def _verdict(tests, winner, benchmark, level, stamps):
 class ComparisonResult:
     "A leaderboard, the test behind it, and the sentence it comes to"
     table:ClassVar[str] = "model_performance_comparison"
-    comparison_id:str
+    comparison_id:str         # what the comparison is recorded under
     leaderboard:pd.DataFrame  # one line per model, best headline first
     winner:str|None           # None when no model is distinguishable from the benchmark
     p_value:float             # adjusted, one-sided: the winner's, or the smallest
     interval:tuple            # of the headline: the winner's, or the first line's
-    verdict:str
-    benchmark:str
-    question:Question
-    timestamps:pd.DatetimeIndex
-    def rows(self)->list[dict]: return [_row(self)]
-    def plot(self): return plot_leaderboard(self)
+    verdict:str               # the outcome as a sentence, with test and period
+    benchmark:str             # name of the model to beat
+    question:Question         # the settings
+    timestamps:pd.DatetimeIndex   # t distinct ones that were compared, ascending
+    def rows(self)->list[dict]:  # a single one
+        "The comparison as a row of its table"
+        return [_row(self)]
+    def plot(self):  # a matplotlib figure
+        "The headline of every model with its interval"
+        return plot_leaderboard(self)
 
 # %% ../../nbs/26_evaluation.comparison.ipynb #a6a47b40
 def _row(result):
@@ -215,12 +219,12 @@ def compare_models(
     cost_bps:float=1.0,          # basis points of traded value
     trials:Mapping=None,         # name -> (n_trials, variance of the trials' Sharpe ratios per observation); one trial when absent
     level:float=0.95,            # of intervals; 1 - level is the tests' size
-    seed:int=0,
+    seed:int=0,                  # of the bootstrap
     name:str=None,               # the comparison's id; a new one when None
     label_end:pd.Series=None,    # when each label is known, for the R²
     history:pd.Series=None,      # labels that y does not hold, from before the test rows, for the R²
-    periods_per_year:int=252,
-    n_bootstraps:int=1000,
+    periods_per_year:int=252,    # bars per year, to annualise the Sharpe ratios
+    n_bootstraps:int=1000,       # series that are drawn per interval
 )->ComparisonResult:
     "Judge models on the same rows and say whether one beats the benchmark"
     benchmark, trials = _check_names(predictions, benchmark, trials), dict(trials or {})

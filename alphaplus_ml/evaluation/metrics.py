@@ -65,18 +65,27 @@ def _errors(y, prediction):
 
 # %% ../../nbs/21_evaluation.metrics.ipynb #a34d5574
 @metrics.register("rmse", direction="minimise", unit="unit of y", task="regression")
-def rmse(y, prediction)->float:
+def rmse(
+    y,           # realised values, n; a pair with a NaN is left out
+    prediction,  # a Series, matched with y's index, or an array in y's order
+)->float:        # in the unit of y; NaN without a complete pair
     "Root of the mean squared error"
     return float(np.sqrt(_mean(_errors(y, prediction)**2)))
 
 @metrics.register("mae", direction="minimise", unit="unit of y", task="regression")
-def mae(y, prediction)->float:
+def mae(
+    y,           # realised values, n; a pair with a NaN is left out
+    prediction,  # a Series, matched with y's index, or an array in y's order
+)->float:        # in the unit of y; NaN without a complete pair
     "Mean absolute error"
     return _mean(np.abs(_errors(y, prediction)))
 
 # %% ../../nbs/21_evaluation.metrics.ipynb #94df8d57
 @metrics.register("hit_rate", direction="maximise", unit="share", task="direction")
-def hit_rate(y, prediction)->float:
+def hit_rate(
+    y,           # realised values, n; a pair with a NaN is left out
+    prediction,  # a Series, matched with y's index, or an array in y's order
+)->float:        # between 0 and 1; NaN without a complete pair
     "Share of pairs whose signs agree; a zero agrees with a zero only"
     both = pair(y, prediction).dropna()
     return _mean((np.sign(both.y) == np.sign(both.prediction)).to_numpy(dtype=float))
@@ -133,12 +142,18 @@ def ic_series(
 
 # %% ../../nbs/21_evaluation.metrics.ipynb #602142f7
 @metrics.register("ic", direction="maximise", unit="correlation", task="ranking")
-def ic(y, prediction)->float:
+def ic(
+    y,           # labels on the panel's index; a pair with a NaN is left out
+    prediction,  # a Series, matched with y's index, or an array in y's order
+)->float:        # in [-1, 1]; NaN when it is defined at no timestamp
     "Mean over timestamps of the cross-sectional Pearson correlation"
     return _mean(ic_series(y, prediction).to_numpy())
 
 @metrics.register("rank_ic", direction="maximise", unit="correlation", task="ranking")
-def rank_ic(y, prediction)->float:
+def rank_ic(
+    y,           # labels on the panel's index; a pair with a NaN is left out
+    prediction,  # a Series, matched with y's index, or an array in y's order
+)->float:        # in [-1, 1]; NaN when it is defined at no timestamp
     "Mean over timestamps of the cross-sectional Spearman correlation"
     return _mean(ic_series(y, prediction, method="spearman").to_numpy())
 
@@ -146,7 +161,7 @@ def rank_ic(y, prediction)->float:
 @dataclass(frozen=True)
 class ICSummary:
     "What a series of information coefficients amounts to"
-    mean:float
+    mean:float       # of the defined values; NaN when there is none
     std:float        # ddof 1
     icir:float       # mean/std, per observation
     t:float          # icir times the root of n: right for independent timestamps only
@@ -259,7 +274,9 @@ def score(
     return float(metric(y, prediction, **options))
 
 # %% ../../nbs/21_evaluation.metrics.ipynb #68e4edfc
-def sign(name:str)->int:
+def sign(
+    name:str,  # a registered metric
+)->int:
     "+1 for a metric to maximise, -1 for one to minimise"
     return 1 if metrics.facts(name)["direction"] == "maximise" else -1
 
@@ -288,19 +305,25 @@ def sharpe_ratio(
 # %% ../../nbs/21_evaluation.metrics.ipynb #1f5fe992
 def sortino_ratio(
     returns,               # simple returns per period
-    periods_per_year=252,
+    periods_per_year=252,  # 1 gives the Sortino ratio per observation
 )->float:
     "Mean over the root of the mean squared loss of all periods, annualised"
     values = _returns(returns)
     return _ratio(_mean(values), np.sqrt(_mean(np.minimum(values, 0)**2)), periods_per_year)
 
 # %% ../../nbs/21_evaluation.metrics.ipynb #d2c8fad0
-def annual_return(returns, periods_per_year=252)->float:
+def annual_return(
+    returns,               # simple returns per period; NaN is left out
+    periods_per_year=252,  # how many of them make a year
+)->float:                  # decimal: 0.1 is 10 % a year; NaN without returns
     "Compound growth per year; -1 when everything was lost"
     growth = max(np.prod(1 + (values := _returns(returns))), 0.0)
     return float(growth**(periods_per_year/len(values)) - 1) if len(values) else np.nan
 
-def annual_volatility(returns, periods_per_year=252)->float:
+def annual_volatility(
+    returns,               # simple returns per period; NaN is left out
+    periods_per_year=252,  # how many of them make a year
+)->float:                  # decimal: 0.1 is 10 % a year; NaN below two returns
     "Standard deviation (ddof 1), annualised"
     return float(_deviation(values)*np.sqrt(periods_per_year)) if len(values := _returns(returns)) > 1 else np.nan
 

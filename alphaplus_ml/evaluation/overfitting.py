@@ -141,7 +141,7 @@ class BacktestOverfitting:
     pbo:float            # share of splits whose logit is at most 0
     logits:np.ndarray    # one per split; above 0 the chosen trial was above the median
     n_trials:int         # complete trials that were compared
-    n_blocks:int
+    n_blocks:int         # stretches of time that were shared out between the two halves
     n_observations:int   # rows used, after the oldest were dropped
     def __iter__(self): return iter((self.pbo, self.logits))
 

@@ -58,9 +58,9 @@ def _statistic(statistic):
 @dataclass(frozen=True)
 class Interval:
     "A statistic with its bootstrap percentile interval"
-    estimate:float
-    lower:float
-    upper:float
+    estimate:float      # the statistic of the observations themselves
+    lower:float         # the (1 - level)/2 quantile of the drawn statistics; NaN when none of them is finite
+    upper:float         # the (1 + level)/2 quantile; NaN likewise
     level:float         # probability that the interval is meant to cover
     block_length:float  # mean length of the drawn blocks
     n:int               # observations
@@ -70,10 +70,10 @@ class Interval:
 def bootstrap_interval(
     values,                           # n observations in time order, or n rows of several
     statistic:str|Callable="mean",    # mean, sharpe (per observation), or a function of the drawn observations
-    level:float=0.95,
+    level:float=0.95,                 # probability that the interval is meant to cover, above 0 and below 1
     block_length:float|None=None,     # mean length; by Politis and White's rule when None
-    n_bootstraps:int=1000,
-    seed:int=0,
+    n_bootstraps:int=1000,            # series that are drawn, at least 1
+    seed:int=0,                       # of the draws
 )->Interval:                          # unpacks into lower, upper
     """Percentile interval of the stationary block bootstrap
 
@@ -129,10 +129,10 @@ def _long_run_variance(d, horizon, kernel):
 class LossTest:
     "Whether two forecasts' mean losses differ; unpacks into statistic and p_value"
     statistic:float     # below zero when a's loss is smaller; NaN when the difference does not vary
-    p_value:float
+    p_value:float       # of equal mean losses, against the alternative; NaN when the statistic is
     n:int               # timestamps
-    horizon:int
-    alternative:str
+    horizon:int         # h, the forecasts' horizon in bars
+    alternative:str     # two-sided, less (a's loss is smaller) or greater (b's is)
     variance:str        # the kernel that was used
     fell_back:bool      # Bartlett's weights replaced a variance that was not positive
     def __iter__(self): return iter((self.statistic, self.p_value))

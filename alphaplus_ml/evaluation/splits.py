@@ -178,7 +178,11 @@ class WalkForward(BaseEstimator):
         self.n_splits, self.horizon, self.embargo = n_splits, horizon, embargo
         self.train_size, self.test_size, self.label_end = train_size, test_size, label_end
         _check_counts(self)
-    def get_n_splits(self, X=None, y=None, groups=None)->int:
+    def get_n_splits(self,
+        X:Any=None,       # not used; part of scikit-learn's protocol
+        y:Any=None,       # not used; part of scikit-learn's protocol
+        groups:Any=None,  # not used; part of scikit-learn's protocol
+    )->int:
         "The number of folds"
         return self.n_splits
     def split(self,

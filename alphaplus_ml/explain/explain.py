@@ -43,23 +43,27 @@ class ModelInterpretabilityConfig(Config):
 
 # %% ../../nbs/73_explain.explain.ipynb #2ae9fa77
 def chosen_rows(
-    X:pd.DataFrame,        # n rows
+    X:pd.DataFrame,        # n rows to choose from
     n_samples:int|None,    # at most so many; all when None
-    seed:int,
-)->pd.DataFrame:           # in the order of X
+    seed:int,              # chooses the rows
+)->pd.DataFrame:           # at most n_samples rows, in the order of X
     "The rows that are explained"
     if n_samples is None or n_samples >= len(X): return X
     rng = np.random.default_rng(child_seed(seed, "explain", "rows"))
     return X.iloc[np.sort(rng.choice(len(X), n_samples, replace=False))]
 
 # %% ../../nbs/73_explain.explain.ipynb #bd84c166
-def ranks(values:np.ndarray)->np.ndarray:  # n x f attributions to n x f integers, 1 = largest absolute value of its row
+def ranks(
+    values:np.ndarray,  # n x f attributions
+)->np.ndarray:          # n x f whole numbers; 1 is the largest absolute value of its row
     "The place of each feature within its prediction"
     order = np.argsort(-np.abs(values), axis=1, kind="stable")
     return np.argsort(order, axis=1) + 1
 
 # %% ../../nbs/73_explain.explain.ipynb #ac70ca82
-def sample_ids(index:pd.Index)->list[str]:  # timestamp and symbol, or any other index, to "2018-01-31T00:00:00+00:00|sp500"
+def sample_ids(
+    index:pd.Index,  # n labels: (timestamp, symbol), timestamps, or anything else
+)->list[str]:        # n names, for example "2018-01-31T00:00:00+00:00|sp500"
     "The name of each row, which leads back to it"
     text = lambda part: part.isoformat() if hasattr(part, "isoformat") else str(part)
     return ["|".join(map(text, label if isinstance(label, tuple) else (label,))) for label in index]
@@ -79,7 +83,9 @@ def _local_metadata(explanation)->list[dict]:
 # %% ../../nbs/73_explain.explain.ipynb #32b79f48
 value_columns = ("shap", "lime", "eli5")
 
-def local_frame(explanation)->pd.DataFrame:  # n * f rows, prediction after prediction
+def local_frame(
+    explanation:Explanation,
+)->pd.DataFrame:  # n * f rows, prediction after prediction
     "The explanation as rows of model_interpretability, one per prediction and feature"
     (n, f), names = explanation.features.shape, explanation.features.columns.map(str)
     each = lambda items: [item for item in items for _ in range(f)]
@@ -92,7 +98,9 @@ def local_frame(explanation)->pd.DataFrame:  # n * f rows, prediction after pred
         "sample_id": each(sample_ids(explanation.features.index)), "metadata": each(_local_metadata(explanation))})
 
 # %% ../../nbs/73_explain.explain.ipynb #665fc382
-def global_frame(explanation)->pd.DataFrame:  # f rows
+def global_frame(
+    explanation:Explanation,
+)->pd.DataFrame:  # f rows, in the order of the columns
     "The mean absolute attribution of each feature, as rows of model_interpretability"
     means = {m: explanation.importance(m) for m in explanation.values}
     names = list(explanation.features.columns)
@@ -106,7 +114,9 @@ def global_frame(explanation)->pd.DataFrame:  # f rows
         "sample_id": None, "metadata": [facts]*len(names)})
 
 # %% ../../nbs/73_explain.explain.ipynb #66c4d1be
-def records(frame:pd.DataFrame)->list[dict]:  # plain Python values, None where the frame has NaN
+def records(
+    frame:pd.DataFrame,  # any index, which is left out
+)->list[dict]:           # per row, value by column: plain Python values, None where the frame has NaN
     "A frame's rows as they are written to a database"
     columns = [frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in frame]
     return [dict(zip(frame.columns, row)) for row in zip(*columns)]
@@ -129,15 +139,17 @@ def draw(
     return figure
 
 # %% ../../nbs/73_explain.explain.ipynb #19cf5c0d
-def unit_power(values:np.ndarray)->int:  # 0 for values that reach one
+def unit_power(
+    values:np.ndarray,  # numbers of any shape, at least one
+)->int:                 # 0 for values that reach one, and for nothing but zeros
     "The p for which the largest absolute value is at least one in units of 1e-p"
     largest = np.abs(values).max()
     return max(0, int(np.ceil(-np.log10(largest)))) if largest > 0 else 0
 
 # %% ../../nbs/73_explain.explain.ipynb #a8e6e15a
 def shap_explanation(
-    explanation,
-    power:int=0,  # values in units of 1e-power
+    explanation:Explanation,
+    power:int=0,  # values and base value are given in units of 1e-power
 ):                # a shap.Explanation
     "SHAP values as the container that shap's plots take"
     return load_shap().Explanation(
@@ -145,12 +157,15 @@ def shap_explanation(
         data=explanation.features.to_numpy(float), feature_names=[str(name) for name in explanation.features.columns])
 
 # %% ../../nbs/73_explain.explain.ipynb #4874ce26
-def write_unit(power:int):
+def write_unit(power:int):  # the unit is 1e-power; 0 writes nothing
     "A note of the unit at the foot of the current figure"
     if power: need("matplotlib.pyplot").gcf().text(0.01, 0.02, f"unit: 1e-{power}", color="#777777")
 
 # %% ../../nbs/73_explain.explain.ipynb #01e737be
-def row_position(index:pd.Index, row)->int:  # row: a position, or a label such as (timestamp, symbol)
+def row_position(
+    index:pd.Index,  # of the n explained rows
+    row,             # a position from -n to n-1, or a label such as (timestamp, symbol); a whole number is always a position
+)->int:              # the position; a negative one counts from the end
     "Where a row of the explanation stands"
     if isinstance(row, (int, np.integer)) and -len(index) <= row < len(index): return int(row)
     if isinstance(row, (int, np.integer)) or row not in index:
@@ -158,21 +173,31 @@ def row_position(index:pd.Index, row)->int:  # row: a position, or a label such 
     return int(np.flatnonzero(index == row)[0])
 
 # %% ../../nbs/73_explain.explain.ipynb #ea059817
-def draw_beeswarm(explanation, max_display:int):
+def draw_beeswarm(
+    explanation:Explanation,
+    max_display:int,  # at most so many lines; where there are more features, the last line sums the rest
+):
     "A point per prediction and feature on the current figure"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)   # a feature without a value in these rows has no colour
         load_shap().plots.beeswarm(shap_explanation(explanation), max_display=max_display, show=False)
 
 # %% ../../nbs/73_explain.explain.ipynb #4ec7ef0b
-def draw_bar(explanation, max_display:int):
+def draw_bar(
+    explanation:Explanation,
+    max_display:int,  # at most so many bars; where there are more features, the last bar sums the rest
+):
     "A bar per feature on the current figure"
     power = unit_power(explanation.importance("shap").to_numpy())
     load_shap().plots.bar(shap_explanation(explanation, power), max_display=max_display, show=False)
     write_unit(power)
 
 # %% ../../nbs/73_explain.explain.ipynb #a4b10994
-def draw_waterfall(explanation, position:int, max_display:int):
+def draw_waterfall(
+    explanation:Explanation,
+    position:int,     # of the row among the explained ones
+    max_display:int,  # at most so many bars; where there are more features, one bar sums the rest
+):
     "One prediction, feature by feature, on the current figure"
     power = unit_power(explanation.values["shap"].to_numpy()[position])
     load_shap().plots.waterfall(shap_explanation(explanation, power)[position], max_display=max_display, show=False)
@@ -183,35 +208,39 @@ def draw_waterfall(explanation, position:int, max_display:int):
 class Explanation:
     "Why a model predicted what it did: values per method, base value, prediction, plots and rows"
     values: dict              # method to a frame of n x f attributions, in the margin's unit
-    base_value: float         # the prediction that knows no feature
+    base_value: float         # the prediction that knows no feature, in the margin's unit
     prediction: pd.Series     # the n margins that base value and SHAP values add up to
     features: pd.DataFrame    # the n x f explained rows
-    additivity_error: float   # the largest distance between sum and prediction
-    explainers: dict          # method to the explainer that computed it
-    background_rows: int|None # rows compared with; None when path-dependent
-    model_name: str
-    model_version: str
-    explanation_id: str
+    additivity_error: float   # the largest distance between sum and prediction, in the margin's unit
+    explainers: dict          # method to the registered name of the explainer that computed it
+    background_rows: int|None # how many rows were compared with; None when path-dependent
+    model_name: str           # the model's name in the records
+    model_version: str        # the model's version in the records
+    explanation_id: str       # sorts by time; a prediction's id is this one, a hyphen and the row's position
     seed: int = 0             # of the scatter of plots
     table: ClassVar[str] = "model_interpretability"
-    def importance(self, method:str|None=None)->pd.Series:
-        "Mean absolute attribution per feature, largest first; of the first method when None"
-        values = self.values[method or next(iter(self.values))]
-        return values.abs().mean().sort_values(ascending=False, kind="stable").rename("importance")
-    def to_frame(self)->pd.DataFrame:
+    def importance(self,
+        method:str|None=None,  # one of those in values; the first when None
+    )->pd.Series:              # f numbers in the margin's unit, largest first
+        "Mean absolute attribution per feature"
+        return self.values[method or next(iter(self.values))].abs().mean().sort_values(ascending=False, kind="stable").rename("importance")
+    def to_frame(self)->pd.DataFrame:  # n * f rows
         "One row per prediction and feature, in the columns of the table"
         return local_frame(self)
-    def rows(self)->list[dict]:
+    def rows(self)->list[dict]:  # n * f + f rows, value by column
         "The table's rows: every local one, then the global ones"
         return records(local_frame(self)) + records(global_frame(self))
-    def beeswarm(self, max_display:int=10):
+    def beeswarm(self, max_display:int=10):  # at most so many lines; where there are more features, the last line sums the rest
         "A point per prediction and feature: how far it moved the prediction, coloured by its value"
         return draw(lambda: draw_beeswarm(self, max_display), self.seed)
-    def bar(self, max_display:int=10):
+    def bar(self, max_display:int=10):  # at most so many bars; where there are more features, the last bar sums the rest
         "Mean absolute SHAP value per feature"
         return draw(lambda: draw_bar(self, max_display), self.seed)
-    def waterfall(self, row=0, max_display:int=10):
-        "One prediction, from the base value up or down feature by feature; row: a position or a label"
+    def waterfall(self,
+        row=0,               # a position among the explained rows, or a label such as (timestamp, symbol)
+        max_display:int=10,  # at most so many bars; where there are more features, one bar sums the rest
+    ):
+        "One prediction, from the base value up or down feature by feature"
         position = row_position(self.features.index, row)
         return draw(lambda: draw_waterfall(self, position, max_display), self.seed)
 
@@ -227,11 +256,11 @@ def _explanation(model, X, config, computed, names, background_rows)->Explanatio
 # %% ../../nbs/73_explain.explain.ipynb #36714885
 def explain_model_prediction(
     model:Any,             # a fitted model of a kind that an explainer fits
-    X:pd.DataFrame,        # rows to explain, columns in the order of the fit
+    X:pd.DataFrame,        # n rows to explain, columns in the order of the fit
     config:ModelInterpretabilityConfig|None=None,  # the defaults when None
     *,
     background:pd.DataFrame|None=None,  # rows to compare with; the config's when None
-    recorder:Recorder|None=None,        # gets all rows in one call
+    recorder:Recorder|None=None,        # gets all rows in one call; nothing is recorded when None
 )->Explanation:
     """Why the model predicts what it does on these rows
 

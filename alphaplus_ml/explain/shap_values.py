@@ -24,12 +24,17 @@ __all__ = ['lightgbm_classes', 'tree_classes', 'linear_classes', 'explainers', '
            'constant_shap']
 
 # %% ../../nbs/70_explain.shap_values.ipynb #db50a04e
-def is_a(model:Any, classes)->bool:  # classes: dotted names
+def is_a(
+    model:Any,  # any object
+    classes,    # dotted names of classes, without importing them: "lightgbm.sklearn.LGBMModel"
+)->bool:
     "Whether the model's class, or one that it descends from, has one of these names"
     return any(f"{kind.__module__}.{kind.__qualname__}" in classes for kind in type(model).__mro__)
 
 # %% ../../nbs/70_explain.shap_values.ipynb #87a265fc
-def steps_of(model:Any)->list:  # a pipeline's steps in order; a model on its own is the only step
+def steps_of(
+    model:Any,  # a scikit-learn pipeline, or a model on its own
+)->list:        # a pipeline's steps in order; a model on its own is the only step
     "The parts of a model, the predicting one last"
     return [step for _, step in model.steps] if is_a(model, {"sklearn.pipeline.Pipeline"}) else [model]
 
@@ -43,7 +48,7 @@ linear_classes = ("sklearn.linear_model._base.LinearModel", "sklearn.linear_mode
 # %% ../../nbs/70_explain.shap_values.ipynb #321170b0
 def margin(
     model:Any,        # a fitted model
-    X:pd.DataFrame,   # n rows
+    X:pd.DataFrame,   # n rows, columns as in the fit
 )->np.ndarray:        # n numbers
     "What the model adds up for each row: the quantity that SHAP values split"
     if is_a(model, lightgbm_classes): values = model.predict(X, raw_score=True)
@@ -67,7 +72,10 @@ def model_columns(
     return None if names is None or list(names) == [f"Column_{i}" for i in range(len(names))] else _names(names)
 
 # %% ../../nbs/70_explain.shap_values.ipynb #2970adaf
-def check_columns(model:Any, X:pd.DataFrame)->None:
+def check_columns(
+    model:Any,       # a fitted model
+    X:pd.DataFrame,  # n rows with any columns
+)->None:
     "Refuse columns that the model was not fitted on"
     wanted, got = model_columns(model), _names(X.columns)
     width = model.num_feature() if is_a(model, {"lightgbm.basic.Booster"}) else getattr(model, "n_features_in_", len(got))
@@ -77,7 +85,10 @@ def check_columns(model:Any, X:pd.DataFrame)->None:
     raise InputError(rule, (sorted(set(got) ^ set(wanted)) or got)[:12], f"Use X[model_columns(model)], which begins {wanted[:5]}.")
 
 # %% ../../nbs/70_explain.shap_values.ipynb #c910f5a4
-def check_gaps(model:Any, X:pd.DataFrame)->None:
+def check_gaps(
+    model:Any,       # a fitted model; of a pipeline its first step decides
+    X:pd.DataFrame,  # n rows, columns as in the fit
+)->None:
     "Refuse missing values that the model has no rule for"
     front = steps_of(model)[0]
     if not hasattr(front, "__sklearn_tags__") or get_tags(front).no_validation or get_tags(front).input_tags.allow_nan: return
@@ -85,7 +96,9 @@ def check_gaps(model:Any, X:pd.DataFrame)->None:
     if gaps: raise InputError(f"{type(front).__name__} takes no missing values", gaps[:5], "Drop these rows, or put an imputer in front of the model.")
 
 # %% ../../nbs/70_explain.shap_values.ipynb #eabef989
-def check_fitted(model:Any)->None:
+def check_fitted(
+    model:Any,  # a scikit-learn estimator; anything else counts as fitted
+)->None:
     "Refuse a model that was never fitted"
     if not hasattr(model, "__sklearn_tags__"): return    # a LightGBM booster exists only fitted
     try: check_is_fitted(model)
@@ -93,9 +106,9 @@ def check_fitted(model:Any)->None:
 
 # %% ../../nbs/70_explain.shap_values.ipynb #15aa5f82
 def model_frame(
-    model:Any,
-    X:Any,           # a DataFrame, or an array with the columns in the model's order
-)->pd.DataFrame:
+    model:Any,       # a fitted model
+    X:Any,           # n rows: a DataFrame, or an array with the columns in the model's order
+)->pd.DataFrame:     # n x f; columns numbered from 0 for a model that was fitted without names
     "The rows to explain as the frame that the model was fitted on, or a refusal"
     check_fitted(model)
     if isinstance(X, np.ndarray) and X.ndim == 2:
@@ -113,8 +126,8 @@ class AdditivityError(AlphaplusError):
 # %% ../../nbs/70_explain.shap_values.ipynb #aa8ee54b
 def additivity_error(
     values:np.ndarray,  # n x f SHAP values
-    base:float,         # the base value
-    margin:np.ndarray,  # the n margins
+    base:float,         # what the values start from, in the unit of the margin
+    margin:np.ndarray,  # the n numbers that base value and values should add up to
 )->float:               # in the unit of the margin
     "The largest distance between base value plus SHAP values and the margin"
     return float(np.abs(np.asarray(values).sum(axis=1) + base - np.asarray(margin)).max())
@@ -122,10 +135,10 @@ def additivity_error(
 # %% ../../nbs/70_explain.shap_values.ipynb #b9a8eb08
 def check_additivity(
     values:np.ndarray,      # n x f SHAP values
-    base:float,             # the base value
-    margin:np.ndarray,      # the n margins
+    base:float,             # what the values start from, in the unit of the margin
+    margin:np.ndarray,      # the n numbers that base value and values have to add up to
     tolerance:float=1e-6,   # relative to the largest base value, margin or sum of absolute values
-)->float:                   # the additivity error
+)->float:                   # the largest distance, in the unit of the margin
     "Refuse SHAP values that do not add up"
     error = additivity_error(values, base, margin)
     scale = max(abs(base), np.abs(margin).max(), np.abs(values).sum(axis=1).max())
@@ -143,7 +156,7 @@ def methods()->list[str]:  # sorted
 
 # %% ../../nbs/70_explain.shap_values.ipynb #21e09a50
 def explainer_for(
-    model:Any,
+    model:Any,          # a model; of a pipeline its last step decides
     method:str="shap",  # one of methods()
 )->str:                 # the explainer's name in the registry
     "The explainer that fits a kind of model"
@@ -210,7 +223,7 @@ def _check_tree(model:Any)->None:
 def tree_shap(
     model:Any,              # a fitted tree model with one output
     X:pd.DataFrame,         # n rows to explain, columns as in the fit
-    background:pd.DataFrame|None=None,  # rows to compare with; path-dependent values without
+    background:pd.DataFrame|None=None,  # rows to compare with (interventional values); path-dependent values when None
     interactions:bool=False,  # split each value by the feature that it acts together with
 )->tuple:                   # values n x f (n x f x f with interactions), in the margin's unit; base value
     """Exact SHAP values of a tree model
@@ -291,8 +304,8 @@ def linear_shap(
 def constant_shap(
     model:Any,        # a fitted baseline that predicts one number
     X:pd.DataFrame,   # n rows to explain
-    background:pd.DataFrame|None=None,  # changes nothing
-)->tuple:             # zeros n x f; the number
+    background:pd.DataFrame|None=None,  # changes nothing; every explainer takes one
+)->tuple:             # zeros, n x f; the predicted number
     "SHAP values of a constant: zero for every feature"
     X = model_frame(model, X)
     margins = margin(model, X)

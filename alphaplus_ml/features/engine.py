@@ -32,12 +32,20 @@ class Concrete:
     definition:str    # the definition's name in the registry
     parameters:dict   # value by name
     @property
-    def name(self): return "_".join([self.definition, *map(str, self.parameters.values())])
+    def name(self)->str:  # "momentum_20"
+        "The definition's name and the parameters' values, joined by underscores"
+        return "_".join([self.definition, *map(str, self.parameters.values())])
     @property
-    def facts(self): return features.facts(self.definition)
+    def facts(self)->dict:  # type, category, formula, of and grid, by these names
+        "What `feature` was told when the definition was registered"
+        return features.facts(self.definition)
     @property
-    def compares(self): return self.facts["of"] is not None
-    def text(self, template:str)->str:
+    def compares(self)->bool:
+        "Whether it compares the symbols at each timestamp"
+        return self.facts["of"] is not None
+    def text(self,
+        template:str,  # the definition's docstring or formula, with parameters in braces
+    )->str:
         "A description or formula with the parameters filled in"
         for name, value in self.parameters.items(): template = template.replace("{" + name + "}", str(value))
         return template
@@ -118,7 +126,7 @@ class FeatureWarning(UserWarning):
 
 def evaluate(
     table:pl.DataFrame,       # as_table's
-    wanted:list[Concrete],
+    wanted:list[Concrete],    # the features to compute, as choose gives them
 )->tuple[pl.DataFrame, dict[str, str]]:  # the features' columns, and what is wrong with the failed ones
     "Compute features; when something fails, find out which one"
     compared = [per_symbol(one).over("symbol").alias(f"of {one.name}") for one in wanted if one.compares]
@@ -183,7 +191,7 @@ class FeatureCatalogue:
     "What is known of features, as rows"
     frame:pd.DataFrame                       # indexed by feature
     version:str                              # says which study these figures are from
-    table:str = field(default="advanced_feature_engineering", init=False)
+    table:str = field(default="advanced_feature_engineering", init=False)   # name of the table that its rows belong to
     def rows(self)->list[dict]:
         "One row per feature"
         def finite(value): return None if pd.isna(value) else float(value)

@@ -43,14 +43,61 @@ def feature(
 # %% ../../nbs/30_features.library.ipynb #4d69111e
 open_, high, low, close, volume, timestamp = map(pl.col, ("open", "high", "low", "close", "volume", "timestamp"))
 
-def mean(x:pl.Expr, window:int): return x.rolling_mean(window, min_samples=window)
-def total(x:pl.Expr, window:int): return x.rolling_sum(window, min_samples=window)
-def highest(x:pl.Expr, window:int): return x.rolling_max(window, min_samples=window)
-def lowest(x:pl.Expr, window:int): return x.rolling_min(window, min_samples=window)
-def deviation(x:pl.Expr, window:int): return x.rolling_std(window, min_samples=window)
-def ema(x:pl.Expr, span:int): return x.ewm_mean(span=span, adjust=False, min_samples=span)
-def change(x:pl.Expr, window:int): return x/x.shift(window) - 1
-def log(x:pl.Expr): return x.log()
+def mean(
+    x:pl.Expr,   # one symbol's values
+    window:int,  # bars; the current one is the last
+)->pl.Expr:      # null unless the window is complete
+    "The mean of a window"
+    return x.rolling_mean(window, min_samples=window)
+
+def total(
+    x:pl.Expr,   # one symbol's values
+    window:int,  # bars; the current one is the last
+)->pl.Expr:      # null unless the window is complete
+    "The sum of a window"
+    return x.rolling_sum(window, min_samples=window)
+
+def highest(
+    x:pl.Expr,   # one symbol's values
+    window:int,  # bars; the current one is the last
+)->pl.Expr:      # null unless the window is complete
+    "The greatest value of a window"
+    return x.rolling_max(window, min_samples=window)
+
+def lowest(
+    x:pl.Expr,   # one symbol's values
+    window:int,  # bars; the current one is the last
+)->pl.Expr:      # null unless the window is complete
+    "The least value of a window"
+    return x.rolling_min(window, min_samples=window)
+
+# %% ../../nbs/30_features.library.ipynb #a725c500
+def deviation(
+    x:pl.Expr,   # one symbol's values
+    window:int,  # bars; the current one is the last
+)->pl.Expr:      # ddof 1; null unless the window is complete
+    "The standard deviation of a window"
+    return x.rolling_std(window, min_samples=window)
+
+def ema(
+    x:pl.Expr,   # one symbol's values
+    span:int,    # bars; the current one weighs 2/(span + 1)
+)->pl.Expr:      # null until there are as many values as the span has bars
+    "The exponential average of all values so far"
+    return x.ewm_mean(span=span, adjust=False, min_samples=span)
+
+def change(
+    x:pl.Expr,   # one symbol's values
+    window:int,  # bars between the two values
+)->pl.Expr:      # decimal: 0.01 is 1 %; null for the first bars
+    "The relative change over a number of bars"
+    return x/x.shift(window) - 1
+
+def log(
+    x:pl.Expr,   # values above zero
+)->pl.Expr:
+    "The natural logarithm"
+    return x.log()
 
 returns, typical = change(close, 1), (high + low + close)/3
 
@@ -87,7 +134,10 @@ def momentum(window:int):  # bars
     return change(close, window)
 
 @feature("momentum", "close[t-{skip}]/close[t-{window}] - 1", window=(120, 250), skip=(20,))
-def momentum_skip(window:int, skip:int):  # bars; the last skip bars are left out
+def momentum_skip(
+    window:int,  # bars from the earlier price to now
+    skip:int,    # bars from the later price to now, fewer than the window
+):
     "Return over {window} bars without the last {skip}"
     return change(close.shift(skip), window - skip)
 
@@ -127,12 +177,19 @@ def ema_ratio(span:int):  # bars
 
 # %% ../../nbs/30_features.library.ipynb #7b25de2d
 @feature("trend", "(ema(close, {fast}) - ema(close, {slow}))/close[t]", fast=(12,), slow=(26,))
-def macd(fast:int, slow:int):  # spans in bars
+def macd(
+    fast:int,  # span of the average that follows closely, in bars
+    slow:int,  # span of the other, in bars
+):
     "Fast less slow exponential average, as a share of the price"
     return (ema(close, fast) - ema(close, slow))/close
 
 @feature("trend", "macd[t] - ema(macd, {signal}), macd of {fast} and {slow} bars", fast=(12,), slow=(26,), signal=(9,))
-def macd_histogram(fast:int, slow:int, signal:int):  # spans in bars
+def macd_histogram(
+    fast:int,    # span of the MACD's fast average, in bars
+    slow:int,    # span of its slow average, in bars
+    signal:int,  # span of the average over the MACD, in bars
+):
     "Distance of the MACD from its own exponential average"
     return macd(fast, slow) - ema(macd(fast, slow), signal)
 
@@ -179,7 +236,10 @@ def downside_deviation(window:int):  # bars
     return mean(returns.clip(upper_bound=0)**2, window).sqrt()
 
 @feature("volatility", "sd(r, {short})/sd(r, {long})", short=(5,), long=(60,))
-def volatility_ratio(short:int, long:int):  # bars
+def volatility_ratio(
+    short:int,  # bars of the volatility that is compared
+    long:int,   # bars of the volatility it is compared with
+):
     "Volatility of {short} bars against that of {long}"
     return deviation(returns, short)/spread(returns, long)
 
@@ -246,7 +306,10 @@ def volume_zscore(window:int):  # bars
     return (volume - mean(volume, window))/spread(volume, window)
 
 @feature("volume", "mean(volume, {short})/mean(volume, {long})", short=(5,), long=(60,))
-def volume_ratio(short:int, long:int):  # bars
+def volume_ratio(
+    short:int,  # bars of the mean that is compared
+    long:int,   # bars of the mean it is compared with
+):
     "Mean volume of {short} bars against that of {long}"
     return ratio(mean(volume, short), mean(volume, long))
 
@@ -264,7 +327,10 @@ def money_flow(window:int):  # bars
 
 # %% ../../nbs/30_features.library.ipynb #61a28ca9
 @feature("volume", "log(I({short})/I({long})), I(w) = sum(abs(r), w)/sum(close volume, w)", short=(20,), long=(120,))
-def illiquidity_change(short:int, long:int):  # bars
+def illiquidity_change(
+    short:int,  # bars of the illiquidity that is compared
+    long:int,   # bars of the illiquidity it is compared with
+):
     "Amihud's illiquidity of {short} bars against that of {long}, as a logarithm"
     amihud = lambda window: ratio(total(returns.abs(), window), total(close*volume, window))
     return log(ratio(amihud(short), amihud(long)))
@@ -339,21 +405,34 @@ def month_day(part:str):  # "sin" or "cos"
 # %% ../../nbs/30_features.library.ipynb #5b9ceb04
 extra_columns = "each extra column of the panel"
 
-def known(column:str): return pl.col(column).forward_fill(limit=5)
+def known(
+    column:str,  # an extra column of the panel
+)->pl.Expr:      # null where a hole is longer than five bars
+    "An extra column with the last known value in its holes"
+    return pl.col(column).forward_fill(limit=5)
 
 @feature("exogenous", "{column}[t]/{column}[t-{window}] - 1", column=extra_columns, window=(1, 5, 20))
-def exogenous_change(column:str, window:int):  # a column of the panel; bars
+def exogenous_change(
+    column:str,  # an extra column of the panel
+    window:int,  # bars between the two values
+):
     "Change of {column} over {window} bars; missing where it starts from zero or below"
     return pl.when(known(column).shift(window) > 0).then(change(known(column), window))
 
 # %% ../../nbs/30_features.library.ipynb #b563578b
 @feature("exogenous", "{column}[t-{lag}]/{column}[t-{lag}-1] - 1", column=extra_columns, lag=(1, 2))
-def exogenous_lag(column:str, lag:int):  # a column of the panel; bars
+def exogenous_lag(
+    column:str,  # an extra column of the panel
+    lag:int,     # bars since the change
+):
     "One-bar change of {column}, {lag} bars ago"
     return exogenous_change(column, 1).shift(lag)
 
 @feature("exogenous", "({column}[t] - mean({column}, {window}))/sd({column}, {window})", column=extra_columns, window=(60,))
-def exogenous_zscore(column:str, window:int):  # a column of the panel; bars
+def exogenous_zscore(
+    column:str,  # an extra column of the panel
+    window:int,  # bars; the current one is the last
+):
     "{column} in standard deviations from its {window}-bar mean"
     return (known(column) - mean(known(column), window))/spread(known(column), window)
 
@@ -384,7 +463,11 @@ def volatility_rank(value:pl.Expr):  # volatility at one timestamp
     return centred_rank(value)
 
 # %% ../../nbs/30_features.library.ipynb #07246ec0
-def traded_value(window:int): return mean(close*volume, window)
+def traded_value(
+    window:int,  # bars; the current one is the last
+)->pl.Expr:      # close times volume, in the currency of the prices
+    "Mean traded value of a bar"
+    return mean(close*volume, window)
 
 @feature("cross-sectional", "(rank - 0.5)/n - 0.5 of mean(close volume, {window}) among n symbols", of=traded_value, window=(20,))
 def volume_rank(value:pl.Expr):  # traded value at one timestamp

@@ -44,21 +44,21 @@ def quality_rule(
 
 # %% ../../nbs/11_market.quality.ipynb #897a1248
 @quality_rule("columns", about="panel")
-def missing_columns(panel):
+def missing_columns(panel:pd.DataFrame):  # n rows, indexed by timestamp and symbol, sound or not
     "Open, high, low, close and volume are there"
     missing = [name for name in bars if name not in panel]
     return [f"missing: {', '.join(missing)}; there are: {', '.join(map(str, panel.columns))}"] if missing else []
 
 # %% ../../nbs/11_market.quality.ipynb #39042903
 @quality_rule("length", about="panel")
-def too_short(panel):
+def too_short(panel:pd.DataFrame):  # n rows, indexed by timestamp and symbol, sound or not
     "There are at least two timestamps"
     if not len(panel): return ["no rows"]
     return [] if panel.index.get_level_values(0).nunique() > 1 else [f"one timestamp only ({len(panel)} row{'s'*(len(panel) > 1)}), and a return needs two"]
 
 # %% ../../nbs/11_market.quality.ipynb #10c419e9
 @quality_rule("utc", about="panel")
-def not_utc(panel):
+def not_utc(panel:pd.DataFrame):  # n rows, indexed by timestamp and symbol, sound or not
     "Timestamps are timezone-aware UTC"
     zone = panel.index.levels[0].tz
     return [] if str(zone) == "UTC" else ["the timestamps are naive" if zone is None else f"the timestamps are in {zone}"]
@@ -69,19 +69,19 @@ def _rows(panel, mask):
     return pd.DataFrame({"index": np.asarray(mask, dtype=bool)}, index=panel.index)
 
 @quality_rule("keys")
-def null_keys(panel):
+def null_keys(panel:pd.DataFrame):  # n rows, indexed by timestamp and symbol, sound or not
     "Every row has a timestamp and a symbol"
     return _rows(panel, (np.stack(panel.index.codes) < 0).any(axis=0))
 
 # %% ../../nbs/11_market.quality.ipynb #66a83914
 @quality_rule("unique")
-def duplicates(panel):
+def duplicates(panel:pd.DataFrame):  # n rows, indexed by timestamp and symbol, sound or not
     "A symbol has one row per timestamp"
     return _rows(panel, panel.index.duplicated())
 
 # %% ../../nbs/11_market.quality.ipynb #aa31d599
 @quality_rule("sorted")
-def unsorted(panel):
+def unsorted(panel:pd.DataFrame):  # n rows, indexed by timestamp and symbol, sound or not
     "No row belongs before its predecessor: rows are sorted by timestamp, then symbol"
     if panel.index.is_monotonic_increasing: return _rows(panel, np.zeros(len(panel)))
     time, symbol = (pd.factorize(panel.index.get_level_values(level), sort=True)[0].astype(np.int64) for level in (0, 1))
@@ -98,34 +98,34 @@ def numbers(
 
 # %% ../../nbs/11_market.quality.ipynb #7f2936e3
 @quality_rule("numbers")
-def text(panel):
+def text(panel:pd.DataFrame):  # n rows, indexed by timestamp and symbol, sound or not
     "Every column holds numbers only"
     return numbers(panel).isna() & panel.notna()
 
 @quality_rule("nulls")
-def nulls(panel):
+def nulls(panel:pd.DataFrame):  # n rows, indexed by timestamp and symbol, sound or not
     "No price is missing"
     return panel[[name for name in bars[:4] if name in panel]].isna()
 
 # %% ../../nbs/11_market.quality.ipynb #88b5f46b
 @quality_rule("finite")
-def infinities(panel):
+def infinities(panel:pd.DataFrame):  # n rows, indexed by timestamp and symbol, sound or not
     "No value is infinite"
     return np.isinf(numbers(panel))
 
 @quality_rule("positive")
-def non_positive(panel):
+def non_positive(panel:pd.DataFrame):  # n rows, indexed by timestamp and symbol, sound or not
     "Prices are above zero"
     return numbers(panel, bars[:4]) <= 0
 
 # %% ../../nbs/11_market.quality.ipynb #2056d95e
 @quality_rule("volume")
-def negative_volume(panel):
+def negative_volume(panel:pd.DataFrame):  # n rows, indexed by timestamp and symbol, sound or not
     "Volume is not negative"
     return numbers(panel, bars[4:]) < 0
 
 @quality_rule("high_low")
-def high_low_order(panel):
+def high_low_order(panel:pd.DataFrame):  # n rows, indexed by timestamp and symbol, sound or not
     "No price of a bar is above its high or below its low"
     price = numbers(panel, bars[:4])
     high, low = price.get("high", np.nan) < price.max(axis=1), price.get("low", np.nan) > price.min(axis=1)
@@ -133,7 +133,7 @@ def high_low_order(panel):
 
 # %% ../../nbs/11_market.quality.ipynb #3bb05e36
 @quality_rule("traded", severity="warning")
-def not_traded(panel):
+def not_traded(panel:pd.DataFrame):  # n rows, indexed by timestamp and symbol, sound or not
     "Volume is there and not zero"
     volume = numbers(panel, bars[4:])
     return (volume == 0) | volume.isna()

@@ -127,7 +127,11 @@ def contract_data()->tuple[pd.DataFrame, pd.Series]:  # 600 rows of features, an
 
 # %% ../../nbs/40_models.base.ipynb #6a3ee5a9
 @model_checks.register("predictions")
-def check_predictions(make, X, y):
+def check_predictions(
+    make,            # called without arguments, makes the model under test: a new unfitted one each time
+    X:pd.DataFrame,  # (n, f) features of contract_data
+    y:pd.Series,     # n targets of contract_data
+)->None:
     "One finite prediction per row, also with gaps and an empty column"
     prediction = np.asarray(make().fit(X, y).predict(X))
     assert prediction.shape == (len(X),), f"shape {prediction.shape} for {len(X)} rows"
@@ -135,13 +139,21 @@ def check_predictions(make, X, y):
 
 # %% ../../nbs/40_models.base.ipynb #b5ea44ed
 @model_checks.register("reproducible")
-def check_reproducible(make, X, y):
+def check_reproducible(
+    make,            # called without arguments, makes the model under test: a new unfitted one each time
+    X:pd.DataFrame,  # (n, f) features of contract_data
+    y:pd.Series,     # n targets of contract_data
+)->None:
     "The same seed and data give the same predictions"
     assert np.array_equal(make().fit(X, y).predict(X), make().fit(X, y).predict(X)), "two fits with one seed differ"
 
 # %% ../../nbs/40_models.base.ipynb #c81b0e6e
 @model_checks.register("parameters")
-def check_parameters(make, X, y):
+def check_parameters(
+    make,            # called without arguments, makes the model under test: a new unfitted one each time
+    X:pd.DataFrame,  # (n, f) features of contract_data
+    y:pd.Series,     # n targets of contract_data
+)->None:
     "get_params, set_params and clone carry every parameter"
     model = make()
     parameters = {key: value for key, value in model.get_params().items() if not isinstance(value, (BaseEstimator, list))}
@@ -158,7 +170,11 @@ def _refuses(call, why):
     raise AssertionError(why)
 
 @model_checks.register("refusals")
-def check_refusals(make, X, y):
+def check_refusals(
+    make,            # called without arguments, makes the model under test: a new unfitted one each time
+    X:pd.DataFrame,  # (n, f) features of contract_data
+    y:pd.Series,     # n targets of contract_data
+)->None:
     "A missing or infinite target, an infinite feature and other columns are refused"
     model = make().fit(X, y)
     _refuses(lambda: make().fit(X, y.where(y > 0)), "a NaN target is accepted")
@@ -170,7 +186,11 @@ def check_refusals(make, X, y):
 
 # %% ../../nbs/40_models.base.ipynb #f4b54c7d
 @model_checks.register("inputs untouched")
-def check_inputs_untouched(make, X, y):
+def check_inputs_untouched(
+    make,            # called without arguments, makes the model under test: a new unfitted one each time
+    X:pd.DataFrame,  # (n, f) features of contract_data
+    y:pd.Series,     # n targets of contract_data
+)->None:
     "Neither fit nor predict changes the inputs"
     kept = X.copy(), y.copy()
     make().fit(X, y).predict(X)
@@ -178,7 +198,11 @@ def check_inputs_untouched(make, X, y):
 
 # %% ../../nbs/40_models.base.ipynb #e18d05dd
 @model_checks.register("row by row")
-def check_row_by_row(make, X, y):
+def check_row_by_row(
+    make,            # called without arguments, makes the model under test: a new unfitted one each time
+    X:pd.DataFrame,  # (n, f) features of contract_data
+    y:pd.Series,     # n targets of contract_data
+)->None:
     "A prediction depends on its own row only, and columns are found by name"
     model = make().fit(X, y)
     whole = np.asarray(model.predict(X))

@@ -34,14 +34,14 @@ from ..values import as_flag, as_integer, as_number, as_text, missing, to_json, 
 __all__ = ['conversions', 'drivers', 'way_out', 'frame_types', 'fit', 'conditions', 'check_columns', 'keep_default', 'fit_rows',
            'database_url', 'shown', 'make_engine', 'explained', 'migrations', 'revisions', 'current_revision',
            'pending_revisions', 'run_migrations', 'describe', 'differences', 'insert_values', 'insert_copy', 'insert',
-           'tidy', 'prepare', 'Connected', 'Database', 'count_rows', 'upgrade', 'status', 'check']
+           'tidy', 'prepare', 'Connected', 'Maintained', 'Database', 'count_rows', 'upgrade', 'status', 'check']
 
 # %% ../../nbs/82_store.database.ipynb #a8a4db0b
 conversions = {sa.String: as_text, sa.Text: as_text, sa.Integer: as_integer, sa.BigInteger: partial(as_integer, bits=64), sa.Float: as_number,
                sa.Boolean: as_flag, UTCDateTime: utc_moment, sa.JSON: to_json}
 
 def fit(
-    column:sa.Column,  # one of the schema's
+    column:sa.Column,  # of one of the eight tables
     value,             # what is to be stored or searched
 ):                     # the value as the column's Python type; None for a missing one
     "A value as its column holds it"
@@ -51,9 +51,9 @@ def fit(
 
 # %% ../../nbs/82_store.database.ipynb #8969c7fb
 def conditions(
-    table:sa.Table,          # one of the eight
-    filters:Mapping,         # columns and the value, or the list of values, that they must have
-)->list[sa.ColumnElement]:
+    table:sa.Table,          # one of the eight tables
+    filters:Mapping,         # by column, the value that it must have, or a list of values to be among; None finds NULL
+)->list[sa.ColumnElement]:   # one per filter
     "Filters as SQL conditions with bound values"
     def one(column, value):
         if isinstance(column.type, sa.JSON): raise InputError("A filter compares plain columns, not JSON", column.name, "Filter the frame instead.")
@@ -63,20 +63,26 @@ def conditions(
     return [one(find_column(table, name), value) for name, value in filters.items()]
 
 # %% ../../nbs/82_store.database.ipynb #d9cd56c3
-def check_columns(table:sa.Table, names:Iterable[str]):
+def check_columns(
+    table:sa.Table,       # one of the eight tables
+    names:Iterable[str],  # the columns that a caller wants to write
+):
     "Refuse names that are no columns, and an id"
     for name in names:
         if find_column(table, name).primary_key: raise InputError("The database gives a row its id", way_out="Leave the key 'id' out.")
 
-def keep_default(table:sa.Table, columns:Mapping[str, list]):
+def keep_default(
+    table:sa.Table,               # one of the eight tables
+    columns:Mapping[str, list],   # the values to be written, by column
+):
     "Refuse a second row with the name of a shipped default row"
     if default_name in columns.get(default_column.get(table.name), ()):
         raise InputError(f"The {default_column[table.name]} {default_name!r} belongs to a row that came with the tables", way_out="Choose another name.")
 
 def fit_rows(
-    table:sa.Table,      # one of the eight
-    rows:list[Mapping],  # one mapping per row
-)->dict[str, list]:      # column name -> its values, row by row
+    table:sa.Table,      # one of the eight tables
+    rows:list[Mapping],  # per row, value by column; a column that a row lacks is NULL there
+)->dict[str, list]:      # by column, its values row by row
     "Rows as columns of values that fit"
     if not all(isinstance(row, Mapping) for row in rows): raise InputError("Rows are a list of dictionaries, or a frame", type(rows[0]).__name__)
     given = {name for row in rows for name in row}
@@ -92,7 +98,7 @@ drivers = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "
 
 def database_url(
     url:str|Path|sa.URL,  # a SQLAlchemy URL, or the path of an SQLite file
-)->sa.URL:
+)->sa.URL:                # of SQLite, or of PostgreSQL by psycopg
     "The URL with the driver that the library uses"
     try: parsed = sa.make_url(sqlite_url(url) if isinstance(url, PurePath) else url)
     except ArgumentError: parsed = None
@@ -100,7 +106,9 @@ def database_url(
     if kind in drivers: return parsed.set(drivername=drivers[kind])
     raise InputError("A database is SQLite or PostgreSQL", hide_password(url), "Write sqlite:///folder/file.db or postgresql://user:password@host/name.")
 
-def shown(url:sa.URL)->str:
+def shown(
+    url:sa.URL,  # with or without a password, also one among its query parameters
+)->str:          # *** stands where the password was
     "A URL without its password"
     return (url.update_query_dict({"password": "..."}) if "password" in url.query else url).render_as_string(hide_password=True)
 
@@ -141,7 +149,7 @@ way_out = {"sqlite": "Check that its folder exists, can be written and has space
 
 @contextmanager
 def explained(
-    engine:sa.Engine,  # whose errors they are
+    engine:sa.Engine,  # whose database and driver the errors come from
 ):
     "Turn a driver's errors into the library's"
     driver = engine.dialect.loaded_dbapi
@@ -153,7 +161,9 @@ def explained(
         raise DatabaseError(f"The database {shown(engine.url)} does not do what was asked: {said}. {way_out[engine.dialect.name]}") from None
 
 # %% ../../nbs/82_store.database.ipynb #cfae9d69
-def migrations(connection:sa.Connection|None=None)->MigrationConfig:
+def migrations(
+    connection:sa.Connection|None=None,  # what migrations run on; None to look at the scripts only
+)->MigrationConfig:
     "Alembic's configuration, without a file of its own"
     config = MigrationConfig(attributes={"connection": connection})
     config.set_main_option("script_location", "alphaplus_ml.store:migrations")
@@ -166,15 +176,17 @@ def revisions()->list[str]:
 
 # %% ../../nbs/82_store.database.ipynb #5c6ba3a2
 def current_revision(
-    connection:sa.Connection,
-)->str|None:  # None before the first migration
+    connection:sa.Connection,  # in a transaction
+)->str|None:                   # for example "0001"; None before the first migration
     "The revision of a database; one from the future is refused"
     current = MigrationContext.configure(connection).get_current_revision()
     if current is None or current in revisions(): return current
     raise DatabaseError(f"The database {shown(connection.engine.url)} is newer than the code: it has revision {current!r}, this version of alphaplus_ml knows "
                         f"up to {revisions()[-1]!r}. Update the package (pip install -U alphaplus_ml), or name another database in ALPHAPLUS_DATABASE_URL.")
 
-def pending_revisions(current:str|None)->list[str]:
+def pending_revisions(
+    current:str|None,  # the database's revision; None before the first migration
+)->list[str]:          # empty when it lacks none
     "The revisions that a database still lacks, oldest first"
     return revisions()[revisions().index(current) + 1 if current else 0:]
 
@@ -189,7 +201,9 @@ def run_migrations(
     return pending
 
 # %% ../../nbs/82_store.database.ipynb #96481ae1
-def describe(difference:tuple)->str:
+def describe(
+    difference:tuple,  # what is to be done ("add_table", "modify_type", ...) and on what; or a list of such, for one column
+)->str:                # without a full stop
     "One of Alembic's differences as a sentence"
     if isinstance(difference, list): return "; ".join(describe(one) for one in difference)
     kind, *rest = difference
@@ -198,13 +212,19 @@ def describe(difference:tuple)->str:
     name = f"{rest[-2]}.{rest[-1].name}" if what == "column" else rest[-1].name
     return f"the {what} {name} is missing" if verb == "add" else f"the {what} {name} is not known to the code"
 
-def differences(connection:sa.Connection)->list[str]:
+def differences(
+    connection:sa.Connection,  # in a transaction
+)->list[str]:                  # one sentence per difference; empty when all is well
     "What in a live schema differs from the code: tables, columns, types, defaults, indexes"
     context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
     return [describe(one) for one in compare_metadata(context, Base.metadata)]
 
 # %% ../../nbs/82_store.database.ipynb #45c023b3
-def insert_values(connection:sa.Connection, target:str, rows:list[tuple]):
+def insert_values(
+    connection:sa.Connection,  # to SQLite, in a transaction that writes
+    target:str,                # quoted table and columns: "table (a, b)"
+    rows:list[tuple],          # at least one; values in the order of the columns
+):
     "Many rows per INSERT, within SQLite's limit of bound values"
     limit = connection.connection.driver_connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
     step = max(1, min(500, limit//len(rows[0])))
@@ -213,16 +233,20 @@ def insert_values(connection:sa.Connection, target:str, rows:list[tuple]):
         holders = ", ".join([f"({', '.join('?'*len(rows[0]))})"]*len(batch))
         connection.exec_driver_sql(f"INSERT INTO {target} VALUES {holders}", tuple(chain.from_iterable(batch)))
 
-def insert_copy(connection:sa.Connection, target:str, rows:list[tuple]):
-    "PostgreSQL's COPY"
+def insert_copy(
+    connection:sa.Connection,  # to PostgreSQL, in a transaction that writes
+    target:str,                # quoted table and columns: "table (a, b)"
+    rows:list[tuple],          # values in the order of the columns
+):
+    "Many rows by PostgreSQL's COPY"
     with connection.connection.driver_connection.cursor() as cursor, cursor.copy(f"COPY {target} FROM STDIN") as copy:
         for row in rows: copy.write_row(row)
 
 # %% ../../nbs/82_store.database.ipynb #29d88cb3
 def insert(
     connection:sa.Connection,   # in a transaction that writes
-    table:sa.Table,             # one of the eight
-    columns:dict[str, list],    # from fit_rows
+    table:sa.Table,             # one of the eight tables
+    columns:dict[str, list],    # by column, its values row by row, as `fit_rows` gives them
 ):
     "Write fitted columns the fast way of the database at hand"
     dialect, quote = connection.dialect, connection.dialect.identifier_preparer.quote
@@ -239,8 +263,8 @@ frame_types = {sa.String: ("str", "str"), sa.Text: ("str", "str"), sa.Float: ("f
 
 def tidy(
     result:sa.CursorResult,     # what a statement returned
-    types:dict[str, object],    # SQL type of each column, where it is known
-)->pd.DataFrame:
+    types:dict[str, object],    # SQL type by column, where it is known
+)->pd.DataFrame:                # rows numbered from 0; times are UTC
     "A result as a frame with the columns' types"
     names, rows = list(result.keys()), result.fetchall()
     def series(place, name):
@@ -252,7 +276,7 @@ def tidy(
 # %% ../../nbs/82_store.database.ipynb #59d3b600
 def prepare(
     question:str|sa.Executable,  # a table's name, a query's name, or a statement
-    given:dict,                  # its filters, parameters or bound values
+    given:dict,                  # a table's filters, a query's parameters, or a statement's bound values; by name
 )->tuple:                        # the statement, its bound values, the SQL types of its columns
     "What to run for a question"
     if not isinstance(question, str): made, values = question, given
@@ -276,12 +300,14 @@ class Connected:
     def __reduce__(self): return type(self), (self._url,)
     def __enter__(self): return self
     def __exit__(self, *error): self.close()
-    def close(self): self.engine.dispose()
+    def close(self):
+        "Close the connections that are kept for the next use"
+        self.engine.dispose()
     @contextmanager
     def transaction(self,
-        writes:bool=False,   # take the lock of a writer
-        checked:bool=True,   # refuse a schema that is not the code's
-    ):
+        writes:bool=False,   # take SQLite's lock for writing at the start; PostgreSQL needs none
+        checked:bool=True,   # refuse a database that lacks migrations, or has some that the code does not know
+    ):                       # yields a sa.Connection
         "A connection in a transaction: committed at the end, rolled back on an error"
         engine = self.engine.execution_options(writes=True) if writes else self.engine
         with explained(engine), engine.begin() as connection:
@@ -293,12 +319,33 @@ class Connected:
             raise DatabaseError(f"The database {shown(self._url)} lacks the migrations {', '.join(pending)}. Run `alphaplus db upgrade`, or Database.upgrade().")
         self._ready = True
 
+# %% ../../nbs/82_store.database.ipynb #b64d2f18
+class Maintained(Connected):
+    "What is asked of a database as a whole: its rows by table, its migrations, its state"
+    def counts(self,
+        defaults:bool=False,  # count the rows that came with the tables, too
+    )->pd.Series:             # whole numbers, by table
+        "How many rows each table has"
+        return count_rows(self, defaults)
+    def upgrade(self)->list[str]:  # the revisions that were applied; empty when there was nothing to do
+        "Bring the schema up to date; safe when several processes do it at once"
+        return upgrade(self)
+    def status(self)->dict:  # url without password, backend, current and head revision, pending revisions, rows by table
+        "What state the database is in"
+        return status(self)
+    def check(self)->list[str]:  # one sentence per difference; empty when all is well
+        "What in the live schema differs from the code"
+        return check(self)
+
 # %% ../../nbs/82_store.database.ipynb #05394668
-class Database(Connected):
-    "The eight tables on SQLite or PostgreSQL"
+class Database(Maintained):
+    """The eight tables on SQLite or PostgreSQL
+
+    `Connected` adds `transaction` and `close`; `Maintained` adds `counts`, `upgrade`, `status` and `check`.
+    """
     def append(self,
-        table:str,                         # one of the eight
-        rows:list[Mapping]|pd.DataFrame,   # one mapping per row, or a frame
+        table:str,                         # name of one of the eight tables
+        rows:list[Mapping]|pd.DataFrame,   # per row, value by column; or a frame, whose index is left out
     )->int:                                # how many rows were written
         "Add rows to a table, all or none"
         target = find_table(table)
@@ -308,9 +355,9 @@ class Database(Connected):
         with self.transaction(writes=True) as connection: insert(connection, target, columns)
         return len(rows)
     def update(self,
-        table:str,    # one of the eight
-        key:dict,     # columns and the values that select the rows
-        values:dict,  # columns to change, and what to
+        table:str,    # name of one of the eight tables
+        key:dict,     # by column, the value that selects the rows, or a list of values; at least one
+        values:dict,  # new value by column, at least one
     )->int:           # how many rows were changed
         "Change the rows that a key selects, all or none"
         target = find_table(table)
@@ -322,21 +369,17 @@ class Database(Connected):
         with self.transaction(writes=True) as connection: return connection.execute(changed).rowcount
     def frame(self,
         table_or_query:str|sa.Executable,  # a table's name, a query's name, or a statement
-        /, **filters,                      # its filters, parameters or bound values
-    )->pd.DataFrame:
+        /, **filters,                      # of a table: value, or list of values, by column; a query's parameters; a statement's bound values
+    )->pd.DataFrame:                       # rows numbered from 0; times are UTC
         "The answer as a frame: rows in the order of their ids, or in the query's own order"
         made, values, types = prepare(table_or_query, filters)
         with self.transaction() as connection: return tidy(connection.execute(made, values), types)
-    def counts(self, defaults:bool=False)->pd.Series: return count_rows(self, defaults)
-    def upgrade(self)->list[str]: return upgrade(self)
-    def status(self)->dict: return status(self)
-    def check(self)->list[str]: return check(self)
 
 # %% ../../nbs/82_store.database.ipynb #a1f9a977
 def count_rows(
     database:Database,     # an upgraded one
     defaults:bool=False,   # count the rows that came with the tables, too
-)->pd.Series:              # by table
+)->pd.Series:              # whole numbers, by table
     "How many rows each table has"
     count = lambda table: sa.select(sa.func.count()).select_from(table).where(True if defaults else written_by_users(table)).scalar_subquery()
     asked = sa.select(*(count(table).label(name) for name, table in tables().items()))

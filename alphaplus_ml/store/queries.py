@@ -60,8 +60,8 @@ def list_queries()->pd.DataFrame:  # indexed by the question's name
 (trials, attributions, runs, catalogue, sequence_models, ensembles, selections, comparisons) = tables().values()
 
 def newest(
-    table:Table,           # one of the eight
-    *conditions,           # what the rows must satisfy
+    table:Table,           # one of the eight tables
+    *conditions,           # SQL conditions, all of which the rows must satisfy
     limit:int|None=None,   # at most so many rows; all when None
 )->Select:
     "The rows that satisfy conditions, newest first"
@@ -70,7 +70,7 @@ def newest(
 # %% ../../nbs/81_store.queries.ipynb #36740f29
 @question("hyperparameter_optimization", "optimization_id")
 def trials_of_study(
-    optimization_id:str,  # the study's id
+    optimization_id:str,  # joins the trials of one search; in a market study it is the study's id
 )->Select:
     "The trials of a study, in the order of their numbers"
     return select(trials).where(trials.c.optimization_id == optimization_id).order_by(trials.c.trial_number)
@@ -95,8 +95,8 @@ def trials_by_status(
 # %% ../../nbs/81_store.queries.ipynb #1a6f5ce1
 @question("model_interpretability", "prediction_id")
 def top_features(
-    prediction_id:str,  # the prediction's id
-    n:int=10,           # how many features
+    prediction_id:str,  # the explanation's id, a hyphen and the row's position
+    n:int=10,           # the last rank to show, 1 being the first
 )->Select:
     "The features that moved a prediction most, by rank"
     return select(attributions).where(attributions.c.prediction_id == prediction_id, attributions.c.feature_importance_rank <= n
@@ -105,10 +105,10 @@ def top_features(
 # %% ../../nbs/81_store.queries.ipynb #24dbefcc
 @question("model_interpretability", "model_name")
 def mean_absolute_shap(
-    model_name:str,                      # the explained model
-    model_version:str,                   # its version
+    model_name:str,                      # the explained model's name in the records
+    model_version:str,                   # its version in the records
     interpretation_type:str="global",    # which rows to average: global or local
-)->Select:                               # feature_name, mean_absolute_shap, rows
+)->Select:                               # feature_name, mean_absolute_shap (in the margin's unit), rows (how many were averaged)
     "The mean |SHAP| of each feature of a model version, largest first"
     c, mean = attributions.c, func.avg(func.abs(attributions.c.shap_value)).label("mean_absolute_shap")
     return select(c.feature_name, mean, func.count().label("rows")).where(
@@ -118,8 +118,8 @@ def mean_absolute_shap(
 # %% ../../nbs/81_store.queries.ipynb #7da96c91
 @question("model_interpretability", "feature_name")
 def attribution_history(
-    feature_name:str,                    # the feature
-    interpretation_type:str="global",    # global, or drift
+    feature_name:str,                    # the feature's name, as the model was fitted on it
+    interpretation_type:str="global",    # global (a row per explanation) or drift (a row per comparison of two)
 )->Select:
     "How a feature's attribution developed over refits, newest first"
     return newest(attributions, attributions.c.feature_name == feature_name, attributions.c.interpretation_type == interpretation_type)
@@ -127,7 +127,7 @@ def attribution_history(
 # %% ../../nbs/81_store.queries.ipynb #dccc9ce5
 @question("ml_experiments", "experiment_id")
 def run_by_id(
-    experiment_id:str,  # the run's id
+    experiment_id:str,  # the run's id in full
 )->Select:              # one row, or none
     "The run with an id"
     return select(runs).where(runs.c.experiment_id == experiment_id)
@@ -144,7 +144,7 @@ def latest_runs(
 # %% ../../nbs/81_store.queries.ipynb #3f28dff9
 @question("ml_experiments", "parent_experiment_id")
 def children_of_run(
-    experiment_id:str,  # the parent's id
+    experiment_id:str,  # id of the run that started them
 )->Select:
     "The runs that a run started, newest first"
     return newest(runs, runs.c.parent_experiment_id == experiment_id)
@@ -152,8 +152,8 @@ def children_of_run(
 # %% ../../nbs/81_store.queries.ipynb #4fb4a2e9
 @question("advanced_feature_engineering", "feature_name")
 def feature_versions(
-    feature_name:str,      # the feature
-    limit:int|None=None,   # 1 gives the latest version
+    feature_name:str,      # the feature's name in the catalogue
+    limit:int|None=None,   # at most so many rows; 1 gives the latest version, None all
 )->Select:
     "The versions of a feature, newest first"
     return newest(catalogue, catalogue.c.feature_name == feature_name, limit=limit)
@@ -161,7 +161,7 @@ def feature_versions(
 # %% ../../nbs/81_store.queries.ipynb #8332da0d
 @question("advanced_feature_engineering", "feature_category")
 def active_features(
-    category:str,  # the category: momentum, volatility, ...
+    category:str,  # as the catalogue groups them: momentum, volatility, ...
 )->Select:
     "The active features of a category, by name"
     return select(catalogue).where(catalogue.c.feature_category == category, catalogue.c.is_active.is_(True)).order_by(catalogue.c.feature_name)
@@ -169,7 +169,7 @@ def active_features(
 # %% ../../nbs/81_store.queries.ipynb #9b144c5b
 @question("advanced_feature_engineering", "is_active")
 def most_important_features(
-    limit:int=20,  # how many features
+    limit:int=20,  # at most so many features
 )->Select:
     "The active features with the highest importance"
     return select(catalogue).where(catalogue.c.is_active.is_(True), catalogue.c.importance_score.is_not(None)
@@ -184,7 +184,7 @@ def active_sequence_models()->Select:
 # %% ../../nbs/81_store.queries.ipynb #7b1358f2
 @question("transformer_models", "model_name")
 def sequence_model_versions(
-    model_name:str,  # the model's name; "default" reads the shipped row
+    model_name:str,  # the name it was recorded under; "default" reads the shipped row
 )->Select:
     "The versions of a sequence model, newest first"
     return newest(sequence_models, sequence_models.c.model_name == model_name)
@@ -207,7 +207,7 @@ def active_ensembles()->Select:
 # %% ../../nbs/81_store.queries.ipynb #689967f9
 @question("ensemble_models", "ensemble_name")
 def ensemble_versions(
-    ensemble_name:str,  # the ensemble's name; "default" reads the shipped row
+    ensemble_name:str,  # the name it was recorded under; "default" reads the shipped row
 )->Select:
     "The versions of an ensemble, newest first"
     return newest(ensembles, ensembles.c.ensemble_name == ensemble_name)
@@ -224,7 +224,7 @@ def latest_ensembles(
 # %% ../../nbs/81_store.queries.ipynb #3a088a20
 @question("feature_selection_history", "selection_id")
 def selection_by_id(
-    selection_id:str,  # the selection's id
+    selection_id:str,  # joins the rows of one selection
 )->Select:             # one row per method that took part
     "The rows of a selection, by method"
     return select(selections).where(selections.c.selection_id == selection_id).order_by(selections.c.selection_method)
@@ -249,7 +249,7 @@ def selections_by_method(
 # %% ../../nbs/81_store.queries.ipynb #6a7ede50
 @question("model_performance_comparison", "comparison_id")
 def comparison_by_id(
-    comparison_id:str,  # the comparison's id
+    comparison_id:str,  # what it was recorded under; in a market study it is the study's id
 )->Select:
     "The rows of a comparison, newest first"
     return newest(comparisons, comparisons.c.comparison_id == comparison_id)
@@ -257,8 +257,8 @@ def comparison_by_id(
 # %% ../../nbs/81_store.queries.ipynb #39abe037
 @question("model_performance_comparison", "test_period_start")
 def comparisons_in_period(
-    start:datetime|str,  # the first moment; without a zone it is UTC
-    end:datetime|str,    # the last moment
+    start:datetime|str,  # the first moment, included; without a zone it is UTC
+    end:datetime|str,    # the last moment, included; without a zone it is UTC
 )->Select:
     "The comparisons whose test period lies in a period, by its start"
     c = comparisons.c
@@ -268,7 +268,7 @@ def comparisons_in_period(
 # %% ../../nbs/81_store.queries.ipynb #56123c6c
 @question("model_performance_comparison", "winner_model")
 def winner_history(
-    model_name:str,  # the model
+    model_name:str,  # the winner's name in the comparisons
 )->Select:
     "The comparisons that a model won, newest first"
     return newest(comparisons, comparisons.c.winner_model == model_name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from sqlalchemy import JSON, REAL, TIMESTAMP, BigInteger, Boolean, Column, ColumnElement, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import JSON, REAL, TIMESTAMP, BigInteger, Boolean, Column, ColumnElement, Dialect, Float, Index, Integer, MetaData, String, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -28,10 +28,19 @@ __all__ = ['Json', 'LongText', 'LongInteger', 'column_types', 'default_name', 'd
 class UTCDateTime(TypeDecorator):
     "A moment in UTC that comes back timezone-aware from every database"
     impl, cache_ok = TIMESTAMP(timezone=True), True
-    def process_bind_param(self, value, dialect):
+    def process_bind_param(self,
+        value:datetime|None,  # a moment in any spelling that utc_moment reads
+        dialect:Dialect,      # of the database; SQLite stores moments without a zone
+    )->datetime|None:         # as the driver takes it
+        "A moment on its way into the database"
         moment = None if value is None else utc_moment(value)
         return moment.replace(tzinfo=None) if moment and dialect.name == "sqlite" else moment
-    def process_result_value(self, value, dialect): return None if value is None else utc_moment(value)
+    def process_result_value(self,
+        value:datetime|None,  # as the driver gives it
+        dialect:Dialect,      # of the database
+    )->datetime|None:         # timezone-aware, UTC
+        "A moment on its way out of the database"
+        return None if value is None else utc_moment(value)
 
 # %% ../../nbs/80_store.schema.ipynb #b60c5ef0
 class utc_clock(FunctionElement):
@@ -45,10 +54,11 @@ def _clock_of_postgresql(element, compiler, **options): return "now()"
 def _clock_of_sqlite(element, compiler, **options): return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
 # %% ../../nbs/80_store.schema.ipynb #0ab042f4
-Json = Annotated[dict, "JSONB on PostgreSQL"]
+Json = Annotated[dict, "JSONB on PostgreSQL"]  # NaN and infinity are stored as null, with their keys under not_finite
 LongText = Annotated[str, "text without a usual length"]
 LongInteger = Annotated[int, "may pass two billion"]
 
+# Python's type in a class -> the type of the column, exact on PostgreSQL and the nearest on SQLite
 column_types = {
     str: String(), LongText: Text(), int: Integer(), LongInteger: BigInteger(), bool: Boolean(), datetime: UTCDateTime(),
     float: Float().with_variant(REAL(), "sqlite"),
@@ -61,8 +71,8 @@ class Base(DeclarativeBase):
     metadata = MetaData(naming_convention={"ix": "ix_%(table_name)s_%(column_0_name)s", "pk": "pk_%(table_name)s",
                                            "uq": "uq_%(table_name)s_%(column_0_name)s", "fk": "fk_%(table_name)s_%(column_0_name)s"})
     type_annotation_map = column_types
-    id: Mapped[int] = mapped_column(primary_key=True, sort_order=-2)
-    timestamp: Mapped[datetime] = mapped_column(server_default=utc_clock(), sort_order=-1)
+    id: Mapped[int] = mapped_column(primary_key=True, sort_order=-2)  # the row's number, given by the database
+    timestamp: Mapped[datetime] = mapped_column(server_default=utc_clock(), sort_order=-1)  # when the row was written, UTC; rows of one write share it
 
 # %% ../../nbs/80_store.schema.ipynb #d7d5fb69
 class HyperparameterOptimization(Base):
@@ -70,16 +80,16 @@ class HyperparameterOptimization(Base):
     __tablename__ = "hyperparameter_optimization"
     __table_args__ = (Index(None, "optimization_id", "trial_number"), Index(None, "model_name", "best_trial", "timestamp"),
                       Index(None, "optimization_status", "timestamp"))
-    model_name: Mapped[str|None]
-    optimization_id: Mapped[str|None]
-    trial_number: Mapped[int|None]
-    hyperparameters: Mapped[Json|None]
-    objective_value: Mapped[float|None]
-    objective_name: Mapped[str|None]
-    optimization_status: Mapped[str|None]
-    training_duration_seconds: Mapped[float|None]
-    validation_metrics: Mapped[Json|None]
-    best_trial: Mapped[bool|None]
+    model_name: Mapped[str|None]                   # the searched model's registered name: lightgbm, ridge
+    optimization_id: Mapped[str|None]              # joins the trials of one search; in a market study it is the study's id
+    trial_number: Mapped[int|None]                 # from 0 in the order of asking; trial 0 has the model's defaults
+    hyperparameters: Mapped[Json|None]             # parameter -> value, searched and fixed ones
+    objective_value: Mapped[float|None]            # mean over the folds of the objective, in the metric's unit; null unless the trial is complete
+    objective_name: Mapped[str|None]               # the metric's registered name: rank_ic, time_series_ic, rmse, ...
+    optimization_status: Mapped[str|None]          # running, complete, pruned or failed
+    training_duration_seconds: Mapped[float|None]  # seconds spent on fitting and scoring the trial's folds; 0 while it is running
+    validation_metrics: Mapped[Json|None]          # folds (the metric in each), standing (mean advantage over the defaults after each), pruned_by or failed_because; the best trial's also pbo, pbo_note, deflated_sharpe, holdout_value, default_holdout_value, n_trials, verdict
+    best_trial: Mapped[bool|None]                  # true for exactly one trial of a finished search, false for all others
 
 # %% ../../nbs/80_store.schema.ipynb #2d850209
 class ModelInterpretability(Base):
@@ -88,37 +98,37 @@ class ModelInterpretability(Base):
     __table_args__ = (Index(None, "prediction_id", "feature_importance_rank"),
                       Index(None, "model_name", "model_version", "interpretation_type", "feature_name"),
                       Index(None, "feature_name", "interpretation_type", "timestamp"))
-    model_name: Mapped[str|None]
-    model_version: Mapped[str|None]
-    prediction_id: Mapped[str|None]
-    feature_name: Mapped[str|None]
-    feature_value: Mapped[float|None]
-    shap_value: Mapped[float|None]
-    lime_value: Mapped[float|None]
-    eli5_value: Mapped[float|None]
-    feature_importance_rank: Mapped[int|None]
-    interpretation_type: Mapped[str|None]
-    sample_id: Mapped[str|None]
-    metadata_: Mapped[Json|None] = mapped_column("metadata")
+    model_name: Mapped[str|None]               # the explained model; in a market study the searched model's name with _tuned
+    model_version: Mapped[str|None]            # the model's version; in a market study the study's id
+    prediction_id: Mapped[str|None]            # local: the explanation's id, a hyphen and the row's place; global: the explanation's id
+    feature_name: Mapped[str|None]             # the feature's full name: momentum_20
+    feature_value: Mapped[float|None]          # local: what the model read, in the feature's unit; null where it was missing, and in global rows
+    shap_value: Mapped[float|None]             # local: SHAP value in the unit of the model's margin; global: mean absolute value over the explained predictions
+    lime_value: Mapped[float|None]             # local: the feature's weight in LIME's surrogate of the prediction; global: mean absolute value; null when LIME did not run
+    eli5_value: Mapped[float|None]             # local: the feature's contribution by ELI5, in the unit of the model's margin; global: mean absolute value; null when ELI5 did not run
+    feature_importance_rank: Mapped[int|None]  # 1 for the largest absolute value within the prediction, or within the global rows; by the first method
+    interpretation_type: Mapped[str|None]      # local (one prediction), global (mean over an explanation's predictions) or drift (two refits or periods)
+    sample_id: Mapped[str|None]                # the explained row: its timestamp in ISO format, a vertical bar, its symbol; null in global rows
+    metadata_: Mapped[Json|None] = mapped_column("metadata")  # explainer (by method), background_rows (null when path-dependent), base_value, additivity_error; local also prediction; global also statistic, n_predictions
 
 # %% ../../nbs/80_store.schema.ipynb #20857574
 class MLExperiment(Base):
     "One row per run of an experiment"
     __tablename__ = "ml_experiments"
     __table_args__ = (Index(None, "experiment_type", "timestamp"), Index(None, "parent_experiment_id", "timestamp"))
-    experiment_id: Mapped[str|None] = mapped_column(unique=True, index=True)
-    experiment_name: Mapped[str|None]
-    experiment_type: Mapped[str|None]
-    status: Mapped[str|None]
-    config: Mapped[Json|None]
-    metrics: Mapped[Json|None]
-    artifacts: Mapped[Json|None]
-    parent_experiment_id: Mapped[str|None]
-    tags: Mapped[Json|None]
-    created_by: Mapped[str|None]
-    started_at: Mapped[datetime|None]
-    completed_at: Mapped[datetime|None]
-    duration_seconds: Mapped[float|None]
+    experiment_id: Mapped[str|None] = mapped_column(unique=True, index=True)  # the run's id, the same in its folder and in MLflow: UTC second and 8 hex digits, so that ids sort by time
+    experiment_name: Mapped[str|None]       # the template or the name that the run was started with
+    experiment_type: Mapped[str|None]       # what kind of work it is; experiment unless the caller says otherwise
+    status: Mapped[str|None]                # running, completed, failed or interrupted; null for the default row
+    config: Mapped[Json|None]               # parameters (name -> value), data (name -> fingerprint, rows, columns, symbols, first, last, source)
+    metrics: Mapped[Json|None]              # name -> last value; history (name -> list of step and value) for metrics that were logged with a step
+    artifacts: Mapped[Json|None]            # file name -> path and bytes
+    parent_experiment_id: Mapped[str|None]  # the run that this one is a part of; null for a run of its own
+    tags: Mapped[Json|None]                 # name -> text: host, process_id, python, heartbeat, backends, mlflow_run_id; path, alphaplus_ml, git_commit, git_dirty of a template's run; verdict, error, traceback, tracking_problems; and the caller's own
+    created_by: Mapped[str|None]            # login name of whoever started the run; alphaplus_ml for the default row
+    started_at: Mapped[datetime|None]       # when the run was started, UTC
+    completed_at: Mapped[datetime|None]     # when it ended, however it ended, UTC; null while it is running
+    duration_seconds: Mapped[float|None]    # seconds from start to end; null while it is running
 
 # %% ../../nbs/80_store.schema.ipynb #f16ac40d
 class AdvancedFeatureEngineering(Base):
@@ -126,47 +136,47 @@ class AdvancedFeatureEngineering(Base):
     __tablename__ = "advanced_feature_engineering"
     __table_args__ = (Index(None, "feature_name", "timestamp"), Index(None, "feature_category", "is_active", "feature_name"),
                       Index(None, "is_active", "importance_score"))
-    feature_name: Mapped[str|None]
-    feature_type: Mapped[str|None]
-    feature_category: Mapped[str|None]
-    feature_description: Mapped[LongText|None]
-    feature_formula: Mapped[LongText|None]
-    parameters: Mapped[Json|None]
-    importance_score: Mapped[float|None]
-    correlation_with_target: Mapped[float|None]
-    feature_drift_score: Mapped[float|None]
-    is_active: Mapped[bool|None]
-    created_by: Mapped[str|None]
-    version: Mapped[str|None]
-    metadata_: Mapped[Json|None] = mapped_column("metadata")
+    feature_name: Mapped[str|None]               # the full name with its parameters: momentum_20
+    feature_type: Mapped[str|None]               # per symbol or cross-sectional
+    feature_category: Mapped[str|None]           # momentum, trend, volatility, volume, ...: the library's family
+    feature_description: Mapped[LongText|None]   # one line of prose
+    feature_formula: Mapped[LongText|None]       # plain-text mathematics: close[t]/close[t-20] - 1
+    parameters: Mapped[Json|None]                # parameter -> value: window, ...
+    importance_score: Mapped[float|None]         # mean absolute SHAP value of the tuned model over development rows, in the unit of its prediction; null when nothing was explained
+    correlation_with_target: Mapped[float|None]  # Spearman correlation with the label, pooled over development rows, -1 to 1; null without labels
+    feature_drift_score: Mapped[float|None]      # population stability index of the holdout against the development rows, from 0; null when it was not measured
+    is_active: Mapped[bool|None]                 # true for the newest study's row of a feature, false for those it replaced and for features without a value
+    created_by: Mapped[str|None]                 # the library and its version: alphaplus_ml 0.1.0
+    version: Mapped[str|None]                    # what the figures come from: a study's id, or the library's version
+    metadata_: Mapped[Json|None] = mapped_column("metadata")  # rows (how many the figures come from), missing_share (of them without a value, 0 to 1)
 
 # %% ../../nbs/80_store.schema.ipynb #4586a37c
 class TransformerModel(Base):
     "One row per version of a sequence model"
     __tablename__ = "transformer_models"
     __table_args__ = (Index(None, "is_active", "model_name"), Index(None, "model_name", "timestamp"), Index(None, "model_type", "timestamp"))
-    model_name: Mapped[str|None]
-    model_type: Mapped[str|None]
-    model_config: Mapped[Json|None]
-    tokenizer_config: Mapped[Json|None]
-    training_config: Mapped[Json|None]
-    model_size_mb: Mapped[float|None]
-    parameters_count: Mapped[LongInteger|None]
-    max_sequence_length: Mapped[int|None]
-    vocabulary_size: Mapped[int|None]
-    embedding_dimension: Mapped[int|None]
-    num_layers: Mapped[int|None]
-    num_heads: Mapped[int|None]
-    dropout_rate: Mapped[float|None]
-    learning_rate: Mapped[float|None]
-    batch_size: Mapped[int|None]
-    epochs_trained: Mapped[int|None]
-    is_fine_tuned: Mapped[bool|None]
-    base_model: Mapped[str|None]
-    fine_tuning_config: Mapped[Json|None]
-    performance_metrics: Mapped[Json|None]
-    model_path: Mapped[str|None]
-    is_active: Mapped[bool|None]
+    model_name: Mapped[str|None]                # the model's name; default is the row that came with the tables
+    model_type: Mapped[str|None]                # lstm, gru or transformer
+    model_config: Mapped[Json|None]             # what the network was built from: model_type, sequence_length, num_layers, dropout_rate, horizons, task, version, ...
+    tokenizer_config: Mapped[Json|None]         # how inputs become tokens; null for a model of numbers
+    training_config: Mapped[Json|None]          # learning_rate, batch_size, epochs, seed
+    model_size_mb: Mapped[float|None]           # size of the saved model in megabytes
+    parameters_count: Mapped[LongInteger|None]  # trainable weights
+    max_sequence_length: Mapped[int|None]       # look-back window w in bars, or in tokens
+    vocabulary_size: Mapped[int|None]           # distinct tokens; null for a model of numbers
+    embedding_dimension: Mapped[int|None]       # width of the network's inner representation
+    num_layers: Mapped[int|None]                # stacked layers
+    num_heads: Mapped[int|None]                 # attention heads of a layer; null for lstm and gru
+    dropout_rate: Mapped[float|None]            # share of units switched off in training, 0 to 1
+    learning_rate: Mapped[float|None]           # of the optimiser
+    batch_size: Mapped[int|None]                # windows per gradient step
+    epochs_trained: Mapped[int|None]            # passes over the training windows that were made; 0 for a model that was never trained
+    is_fine_tuned: Mapped[bool|None]            # true when the model was trained further from a base model
+    base_model: Mapped[str|None]                # the model that fine-tuning started from; null without fine-tuning
+    fine_tuning_config: Mapped[Json|None]       # how it was fine-tuned; null without fine-tuning
+    performance_metrics: Mapped[Json|None]      # metric -> value, out of sample
+    model_path: Mapped[str|None]                # where the saved model lies
+    is_active: Mapped[bool|None]                # true for the version in use; the default row is inactive
 
 # %% ../../nbs/80_store.schema.ipynb #ad126768
 class EnsembleModel(Base):
@@ -174,17 +184,17 @@ class EnsembleModel(Base):
     __tablename__ = "ensemble_models"
     __table_args__ = (Index(None, "is_active", "ensemble_name"), Index(None, "ensemble_name", "timestamp"),
                       Index(None, "ensemble_type", "timestamp"))
-    ensemble_name: Mapped[str|None]
-    ensemble_type: Mapped[str|None]
-    base_models: Mapped[Json|None]
-    ensemble_config: Mapped[Json|None]
-    weighting_strategy: Mapped[str|None]
-    base_model_weights: Mapped[Json|None]
-    ensemble_performance: Mapped[Json|None]
-    is_active: Mapped[bool|None]
-    created_by: Mapped[str|None]
-    version: Mapped[str|None]
-    metadata_: Mapped[Json|None] = mapped_column("metadata")
+    ensemble_name: Mapped[str|None]          # the ensemble's name; default is the row that came with the tables
+    ensemble_type: Mapped[str|None]          # voting, stacking, blending or bagging
+    base_models: Mapped[Json|None]           # list of the members' names
+    ensemble_config: Mapped[Json|None]       # ensemble_type, weighting_strategy, splitter, n_splits, seed, ...
+    weighting_strategy: Mapped[str|None]     # how the members' weights are found: equal, ...
+    base_model_weights: Mapped[Json|None]    # member -> weight in the combined forecast
+    ensemble_performance: Mapped[Json|None]  # metric -> value, out of sample
+    is_active: Mapped[bool|None]             # true for the version in use; the default row is inactive
+    created_by: Mapped[str|None]             # who made the ensemble; alphaplus_ml for the default row
+    version: Mapped[str|None]                # the ensemble's version
+    metadata_: Mapped[Json|None] = mapped_column("metadata")  # what else belongs to the ensemble
 
 # %% ../../nbs/80_store.schema.ipynb #e12b9f26
 class FeatureSelectionHistory(Base):
@@ -192,18 +202,18 @@ class FeatureSelectionHistory(Base):
     __tablename__ = "feature_selection_history"
     __table_args__ = (Index(None, "selection_id", "selection_method"), Index(None, "model_name", "timestamp"),
                       Index(None, "selection_method", "timestamp"))
-    selection_id: Mapped[str|None]
-    model_name: Mapped[str|None]
-    selection_method: Mapped[str|None]
-    selected_features: Mapped[Json|None]
-    feature_scores: Mapped[Json|None]
-    selection_threshold: Mapped[float|None]
-    total_features: Mapped[int|None]
-    selected_count: Mapped[int|None]
-    performance_impact: Mapped[Json|None]
-    is_active: Mapped[bool|None]
-    created_by: Mapped[str|None]
-    metadata_: Mapped[Json|None] = mapped_column("metadata")
+    selection_id: Mapped[str|None]           # joins the rows of one selection
+    model_name: Mapped[str|None]             # the model that the features were selected for
+    selection_method: Mapped[str|None]       # the selector's registered name
+    selected_features: Mapped[Json|None]     # list of the kept features' names
+    feature_scores: Mapped[Json|None]        # feature -> score, of all candidates, in the method's unit
+    selection_threshold: Mapped[float|None]  # the score from which a feature is kept; null for a method without one
+    total_features: Mapped[int|None]         # candidates before the selection
+    selected_count: Mapped[int|None]         # features that were kept
+    performance_impact: Mapped[Json|None]    # the metric with and without the selection, out of sample
+    is_active: Mapped[bool|None]             # true for the selection in use
+    created_by: Mapped[str|None]             # who made the selection
+    metadata_: Mapped[Json|None] = mapped_column("metadata")  # what else belongs to the selection
 
 # %% ../../nbs/80_store.schema.ipynb #8378f042
 class ModelPerformanceComparison(Base):
@@ -211,18 +221,18 @@ class ModelPerformanceComparison(Base):
     __tablename__ = "model_performance_comparison"
     __table_args__ = (Index(None, "comparison_id", "timestamp"), Index(None, "test_period_start", "test_period_end"),
                       Index(None, "winner_model", "timestamp"))
-    comparison_id: Mapped[str|None]
-    model_names: Mapped[Json|None]
-    comparison_metrics: Mapped[Json|None]
-    test_period_start: Mapped[datetime|None]
-    test_period_end: Mapped[datetime|None]
-    dataset_size: Mapped[int|None]
-    comparison_method: Mapped[str|None]
-    winner_model: Mapped[str|None]
-    statistical_significance: Mapped[float|None]
-    confidence_interval: Mapped[Json|None]
-    created_by: Mapped[str|None]
-    metadata_: Mapped[Json|None] = mapped_column("metadata")
+    comparison_id: Mapped[str|None]               # the comparison's id; in a market study the study's id
+    model_names: Mapped[Json|None]                # list of the compared models, best headline first
+    comparison_metrics: Mapped[Json|None]         # model -> n, the headline metric, lower, upper, r2_out_of_sample, rmse, sharpe, max_drawdown, turnover, probabilistic_sharpe, deflated_sharpe, n_trials, statistic, p_value, p_adjusted
+    test_period_start: Mapped[datetime|None]      # first compared timestamp, UTC
+    test_period_end: Mapped[datetime|None]        # last compared timestamp, UTC
+    dataset_size: Mapped[int|None]                # compared rows, the same for every model
+    comparison_method: Mapped[str|None]           # the one test behind the verdict, the benchmark, and the correction for the number of models
+    winner_model: Mapped[str|None]                # the model that beats the benchmark; null when no model is distinguishable from it
+    statistical_significance: Mapped[float|None]  # Holm-adjusted one-sided p-value, of the winner or else the smallest; null when no loss differs from the benchmark's
+    confidence_interval: Mapped[Json|None]        # metric (the headline), level, models (model -> lower and upper end)
+    created_by: Mapped[str|None]                  # the function that compared: compare_models
+    metadata_: Mapped[Json|None] = mapped_column("metadata")  # verdict, benchmark, n_timestamps, n_trials (by model), metric, horizon in bars, cost_bps, seed, n_bootstraps, periods_per_year
 
 # %% ../../nbs/80_store.schema.ipynb #0bfbd645
 def tables()->dict[str, Table]:  # in the order of this notebook
@@ -230,19 +240,24 @@ def tables()->dict[str, Table]:  # in the order of this notebook
     return dict(Base.metadata.tables)
 
 # %% ../../nbs/80_store.schema.ipynb #57762e8b
-def find_table(name:str)->Table:
+def find_table(
+    name:str,  # one of the eight
+)->Table:
     "One of the eight tables by its name; the error lists the nearest names"
     if name not in tables(): raise unknown_name("table", name, tables())
     return tables()[name]
 
-def find_column(table:Table, name:str)->Column:
+def find_column(
+    table:Table,  # one of the eight
+    name:str,     # the column as SQL names it: metadata, without the class's underscore
+)->Column:
     "A table's column by its name; the error lists the nearest names"
     if name not in table.c: raise unknown_name(f"column of {table.name}", name, table.c.keys())
     return table.c[name]
 
 # %% ../../nbs/80_store.schema.ipynb #c73aa22f
-default_name = "default"
-default_column = {"transformer_models": "model_name", "ensemble_models": "ensemble_name", "ml_experiments": "experiment_id"}
+default_name = "default"  # what a shipped row is called
+default_column = {"transformer_models": "model_name", "ensemble_models": "ensemble_name", "ml_experiments": "experiment_id"}  # where its name stands
 
 # %% ../../nbs/80_store.schema.ipynb #cf2bf262
 def written_by_users(

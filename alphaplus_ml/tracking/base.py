@@ -32,8 +32,8 @@ class RunFacts:
     parent:str|None = None                 # id of the run that this one is a part of
     config:dict = field(default_factory=dict)     # what configured it, JSON types
     tags:dict = field(default_factory=dict)       # text by name
-    started_at:datetime = field(default_factory=utc_now)
-    created_by:str = field(default_factory=lambda: user_name())
+    started_at:datetime = field(default_factory=utc_now)          # timezone-aware, UTC
+    created_by:str = field(default_factory=lambda: user_name())   # login name of whoever started it
 
 # %% ../../nbs/83_tracking.base.ipynb #c7cf9768
 def user_name()->str:  # the login name, or uid:1000 where the id has no name
@@ -79,24 +79,41 @@ def traceback_tail(
 class Tracker:
     "One back end's view of one run; a back end overrides what it can keep"
     def __init__(self,
-        facts:RunFacts,         # the run
+        facts:RunFacts,         # what is known of the run
         settings:Settings,      # where things are kept
         database:Any=None,      # the run's database, when there is one
     ): self.facts, self.settings, self.database = facts, settings, database
-    def start(self)->dict: return {}
-    def log_parameters(self, parameters:dict): "Add to what configured the run"
-    def log_metrics(self, metrics:dict, step:int|None=None): "Add numbers; the last value of a name counts, a step makes it a series"
-    def log_artifact(self, path:Path): "Add a file"
-    def log_data(self, name:str, data:dict): "Add what identifies the data that was used"
-    def set_tags(self, tags:dict): "Add or change tags"
-    def finish(self, status:str, error:str|None=None): "Write how the run ended"
+    def start(self)->dict:  # text by name, for the other back ends to keep as tags; may be empty
+        "Begin to keep the run, the only method that creates something"
+        return {}
+    def log_parameters(self, parameters:dict):  # JSON types by name, dictionaries too; added to those before
+        "Add to what configured the run"
+    def log_metrics(self,
+        metrics:dict,         # a float by name; NaN where it could not be computed
+        step:int|None=None,   # its place in a series, for example the epoch; None for a number without a history
+    ):
+        "Add numbers; the last value of a name counts, a step makes it a series"
+    def log_artifact(self, path:Path):  # absolute, of a file that exists; kept under the file's name
+        "Add a file"
+    def log_data(self,
+        name:str,    # what the data is to the run: "panel"
+        data:dict,   # what `data_facts` says of it
+    ):
+        "Add what identifies the data that was used"
+    def set_tags(self, tags:dict):  # text by name
+        "Add or change tags"
+    def finish(self,
+        status:str,            # completed, failed or interrupted
+        error:str|None=None,   # what ended the run early; None for a completed one
+    ):
+        "Write how the run ended"
 
 # %% ../../nbs/83_tracking.base.ipynb #ac0a0538
 trackers = Registry("tracker", package="alphaplus_ml.tracking")
 
 # %% ../../nbs/83_tracking.base.ipynb #c9695c8d
 def checked_metrics(
-    metrics:dict,        # a number by name
+    metrics:dict,        # a number by name, of any type that float() takes
 )->dict:                 # the same as floats
     "Metrics as plain floats; what is not a number is refused"
     def number(name, value):

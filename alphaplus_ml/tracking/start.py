@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from ..store.database import Database
 from .base import RunFacts, Terminated, checked_metrics, data_facts, outcome, process_tags, traceback_tail, trackers
 
 # %% auto #0
-__all__ = ['logger', 'ExperimentTrackingConfig', 'default_config', 'BackEnds', 'start_all', 'JoinedRun', 'beat',
+__all__ = ['logger', 'ExperimentTrackingConfig', 'default_config', 'BackEnds', 'start_all', 'LoggedRun', 'JoinedRun', 'beat',
            'catch_termination', 'ExperimentRun', 'start_experiment_tracking', 'open_database', 'known_run', 'attach',
            'relay', 'current_run']
 
@@ -45,7 +45,7 @@ class ExperimentTrackingConfig(Config):
 
 # %% ../../nbs/87_tracking.start.ipynb #fe93051b
 def default_config(
-    database:Database,  # the run's database
+    database:Database,  # an upgraded one
 )->ExperimentTrackingConfig:
     "The configuration in the database's default row"
     found = database.frame("ml_experiments", experiment_id="default")
@@ -58,16 +58,16 @@ logger = logging.getLogger("alphaplus_ml.tracking")
 class BackEnds:
     "The back ends of one run, told one after the other"
     def __init__(self,
-        facts:RunFacts,        # the run
-        names,                 # registered trackers
-        settings:Settings,
-        database:Any,
+        facts:RunFacts,        # what is known of the run
+        names:Iterable[str],   # registered names of the trackers, in the order in which they are told
+        settings:Settings,     # where things are kept
+        database:Any,          # the run's database, for the trackers that keep something there
     ):
         self.id, self.problems, self._lock = facts.id, [], threading.RLock()
         self.members = {name: trackers[name](facts, settings, database) for name in names}
     def tell(self,
         method:str,  # a method of the tracker contract
-        *arguments,  # what it takes
+        *arguments,  # that method's arguments
     )->int:          # how many back ends did it
         "Call a method of every back end; what fails is said and remembered"
         done = 0
@@ -77,7 +77,7 @@ class BackEnds:
                 except Exception as error: self.remember(f"{name}: {method}: {type(error).__name__}: {error}")
                 else: done += 1
         return done
-    def remember(self, problem:str):
+    def remember(self, problem:str):  # back end, method and error, in a line; passwords are hidden, the first 500 characters kept
         "Say that a back end failed, and keep it for the record"
         self.problems.append(hide_password(problem)[:500])
         logger.warning("The run %s is not complete in every back end. %s", self.id, self.problems[-1])
@@ -97,39 +97,90 @@ def start_all(
         for other in [*started, member] if tags else []: other.set_tags(tags)
         started.append(member)
 
-# %% ../../nbs/87_tracking.start.ipynb #30c04f8d
-class JoinedRun:
-    "A run to write into; whoever started it also ends it"
-    def __init__(self, facts:RunFacts, names, database:Database, settings:Settings):
+# %% ../../nbs/87_tracking.start.ipynb #c18e5f73
+class LoggedRun:
+    "What a run is told while its work goes on: parameters, metrics, data, text, tags and files"
+    def __init__(self,
+        facts:RunFacts,       # what is known of the run
+        names:Iterable[str],  # registered names of the trackers that keep it
+        database:Database,    # an upgraded one, where its rows go
+        settings:Settings,    # where things are kept
+    ):
         self.facts, self.database, self.settings = facts, database, settings
         self.back_ends = BackEnds(facts, names, settings, database)
-    @property
-    def id(self)->str: return self.facts.id
-    def log_parameters(self, parameters:dict): self.back_ends.tell("log_parameters", dict(parameters))
-    def log_metrics(self, metrics:dict, step:int|None=None): self.back_ends.tell("log_metrics", checked_metrics(metrics), step)
-    def log_data(self, data:Any, name:str="panel"): self.back_ends.tell("log_data", name, data_facts(data))
-    def log_text(self, name:str, text:str): self.set_tags({name: text})
-    def set_tags(self, tags:dict): self.back_ends.tell("set_tags", {name: str(text) for name, text in tags.items()})
-    def log_artifact(self, path:str|Path):
+    def log_parameters(self, parameters:dict):  # JSON types by name, dictionaries too; added to those before (MLflow refuses to change a value)
+        "Add to what configured the run"
+        self.back_ends.tell("log_parameters", dict(parameters))
+    def log_metrics(self,
+        metrics:dict,         # a number by name; NaN where it could not be computed
+        step:int|None=None,   # its place in a series, for example the epoch; None for a number without a history
+    ):
+        "Add numbers; the last value of a name counts, a step makes it a series"
+        self.back_ends.tell("log_metrics", checked_metrics(metrics), step)
+    def log_data(self,
+        data:Any,             # a panel, or any frame or series; its fingerprint is kept, its rows are not
+        name:str="panel",     # what the data is to the run
+    ):
+        "Add what identifies the data that was used"
+        self.back_ends.tell("log_data", name, data_facts(data))
+    def log_text(self,
+        name:str,   # under which it is found again: "verdict"
+        text:str,   # a few sentences
+    ):
+        "Add a text, as a tag"
+        self.set_tags({name: text})
+    def set_tags(self, tags:dict):  # by name, anything that str() makes a text of
+        "Add or change tags"
+        self.back_ends.tell("set_tags", {name: str(text) for name, text in tags.items()})
+    def log_artifact(self, path:str|Path):  # of a file that exists; kept under the file's name
         "Add a file to the run"
         if not (path := Path(path).absolute()).is_file(): raise InputError("An artifact is a file that exists", str(path))
         self.back_ends.tell("log_artifact", path)
-    def append(self, table:str, rows:list[dict])->int: return self.database.append(table, rows)
-    def update(self, table:str, key:dict, values:dict)->int: return self.database.update(table, key, values)
-    def frame(self, table:str, **filters)->pd.DataFrame: return self.database.frame(table, **filters)
-    def row(self)->dict: return self.database.frame("ml_experiments", experiment_id=self.id).iloc[0].to_dict()
+
+# %% ../../nbs/87_tracking.start.ipynb #30c04f8d
+class JoinedRun(LoggedRun):
+    "A run to write into; whoever started it also ends it"
+    @property
+    def id(self)->str:  # the same in every back end
+        "The run's id"
+        return self.facts.id
+    def append(self,
+        table:str,         # name of one of the eight tables
+        rows:list[dict],   # per row, value by column
+    )->int:                # how many rows were written
+        "Add rows to a table of the run's database, all or none"
+        return self.database.append(table, rows)
+    def update(self,
+        table:str,    # name of one of the eight tables
+        key:dict,     # by column, the value that selects the rows, or a list of values
+        values:dict,  # new value by column
+    )->int:           # how many rows were changed
+        "Change the rows that a key selects, all or none"
+        return self.database.update(table, key, values)
+    def frame(self,
+        table:str,   # name of one of the eight tables, or of a query
+        **filters,   # of a table: value, or list of values, by column; a query's parameters
+    )->pd.DataFrame: # rows numbered from 0; times are UTC
+        "What the run's database holds or answers"
+        return self.database.frame(table, **filters)
+    def row(self)->dict:  # value by column
+        "The run's own row of ml_experiments, as it stands now"
+        return self.database.frame("ml_experiments", experiment_id=self.id).iloc[0].to_dict()
     def child(self, config:ExperimentTrackingConfig|None=None)->ExperimentRun:
-        "Start a run that is a part of this one"
+        "Start a run that is a part of this one; without a configuration it is called and kept like this one"
         config = config or ExperimentTrackingConfig(experiment_name=self.facts.name, experiment_type=self.facts.type,
                                                     backends=self.facts.tags.get("backends", "database").split(","))
         return start_experiment_tracking(config.model_copy(update={"parent": self.id}), database=self.database, settings=self.settings)
-    def finish(self, status:str="completed", error:str|None=None): "Nothing: whoever started the run ends it"
+    def finish(self,
+        status:str="completed",  # changes nothing
+        error:str|None=None,     # changes nothing
+    ): "Nothing: whoever started the run ends it"
     def __enter__(self): return self
     def __exit__(self, kind, error, trace): return False
 
 # %% ../../nbs/87_tracking.start.ipynb #a2ae1cc9
 def beat(
-    run:JoinedRun,            # the run
+    run:JoinedRun,            # whose heartbeat it is
     seconds:float,            # between two signs of life
     stop:threading.Event,     # set when the run ends
 ):
@@ -148,15 +199,26 @@ def catch_termination()->Callable[[], None]:  # puts the old handler back
 
 # %% ../../nbs/87_tracking.start.ipynb #814fc937
 class ExperimentRun(JoinedRun):
-    "A run that this process started and will end"
-    def __init__(self, facts:RunFacts, config:ExperimentTrackingConfig, database:Database, settings:Settings):
+    """A run that this process started and will end
+
+    `LoggedRun` adds what it can be told; `JoinedRun` adds what a recorder does, and `child`, `id` and `row`.
+    """
+    def __init__(self,
+        facts:RunFacts,                    # what is known of the run
+        config:ExperimentTrackingConfig,   # which back ends keep it, and how often it shows that it is alive
+        database:Database,                 # an upgraded one
+        settings:Settings,                 # where things are kept
+    ):
         super().__init__(facts, config.backends, database, settings)
         self.config, self.status, self._process, self._stop = config, "running", os.getpid(), threading.Event()
         start_all(self.back_ends)
         self._restore = catch_termination()
         atexit.register(self._at_exit)
         threading.Thread(target=beat, args=(self, config.heartbeat, self._stop), daemon=True).start()
-    def finish(self, status:str="completed", error:str|None=None):
+    def finish(self,
+        status:str="completed",  # completed, failed or interrupted
+        error:str|None=None,     # what ended the run early; None for a completed one
+    ):
         "Write how the run ended; only the first call counts"
         if self.status != "running" or os.getpid() != self._process: return
         if status not in ("completed", "failed", "interrupted"): raise InputError("A run ends as completed, failed or interrupted", status)
@@ -202,9 +264,9 @@ def open_database(
 
 # %% ../../nbs/87_tracking.start.ipynb #d3ac1fa1
 def known_run(
-    id:str,             # a run's id
-    database:Database,
-)->pd.Series:           # its row
+    id:str,             # a run's id in full
+    database:Database,  # an upgraded one
+)->pd.Series:           # its row of ml_experiments
     "A run's row; an unknown id is refused with the nearest ones"
     found = database.frame("ml_experiments", experiment_id=id)
     if found.empty: raise unknown_name("run", id, [i for i in database.frame("ml_experiments").experiment_id if i != "default"])

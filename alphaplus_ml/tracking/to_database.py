@@ -29,7 +29,7 @@ def first_row(
 
 # %% ../../nbs/84_tracking.to_database.ipynb #55ebaa5b
 def merged(
-    old:dict|None,  # what is kept already
+    old:dict|None,  # what is kept already; None for nothing
     new:dict,       # what comes in
 )->dict:            # a new dictionary
     "Two dictionaries as one; in a conflict the new value wins"
@@ -40,10 +40,10 @@ def merged(
 
 # %% ../../nbs/84_tracking.to_database.ipynb #720c9360
 def merged_metrics(
-    old:dict|None,      # the metrics so far
+    old:dict|None,      # the column so far; None for nothing
     new:dict,           # a number by name
-    step:int|None=None, # the step that they belong to
-)->dict:
+    step:int|None=None, # the step that they belong to; None for numbers without a history
+)->dict:                # the column's new value: numbers by name, `history` (steps and values), `not_finite` (names whose NaN is null)
     "Metrics, added to those before"
     old = merged(old, {})
     lost = [name for name in old.pop("not_finite", []) if name not in new]
@@ -55,7 +55,7 @@ def change_column(
     database:Database,
     id:str,             # a run's id
     column:str,         # a JSON column of ml_experiments
-    change:Callable,    # from the old value to the new one
+    change:Callable,    # makes the column's new value of the old one, which may be None
 ):
     "Change one JSON column of a run, safe against other writers"
     table = find_table("ml_experiments")

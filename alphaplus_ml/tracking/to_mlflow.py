@@ -37,7 +37,7 @@ def mlflow_client(
 # %% ../../nbs/85_tracking.to_mlflow.ipynb #d5a574c6
 def experiment_for(
     client,             # an mlflow.MlflowClient
-    name:str,           # the experiment's name
+    name:str,           # what the experiment is called, here and in MLflow
     settings:Settings,  # for the folder that files go to
 )->str:                 # MLflow's id of the experiment
     "The id of a named experiment, which is made when there is none"
@@ -67,13 +67,17 @@ def find_run(
     return found[0] if found else None
 
 # %% ../../nbs/85_tracking.to_mlflow.ipynb #dda7c484
-def mlflow_name(name)->str: return re.sub(r"[^\w\-./ ]", "_", str(name))[:250]
+def mlflow_name(
+    name,  # of a parameter, metric or tag; anything that str() makes a text of
+)->str:    # at most 250 characters
+    "A name with an underscore for each character that MLflow refuses"
+    return re.sub(r"[^\w\-./ ]", "_", str(name))[:250]
 
 # %% ../../nbs/85_tracking.to_mlflow.ipynb #e9ea1393
 def flat(
     parameters:dict,  # may hold further dictionaries
-    prefix:str="",    # what the names start with
-)->dict:              # text by dotted name
+    prefix:str="",    # what the names start with: "model."
+)->dict:              # text of at most 6,000 characters by dotted name
     "Nested parameters as MLflow's flat ones"
     out = {}
     for name, value in parameters.items():
@@ -104,7 +108,9 @@ class ToMlflow(Tracker):
         super().__init__(facts, settings, database)
         self._run_id = None
     @property
-    def client(self): return mlflow_client(self.settings)
+    def client(self):
+        "MLflow's client for the settings' tracking address"
+        return mlflow_client(self.settings)
     @property
     def run_id(self)->str:
         "MLflow's own id of the run"

@@ -103,11 +103,11 @@ def _check_id(recorder, optimization_id):
 def _part(values, rows): return None if values is None else values.iloc[rows]
 
 def development_problem(
-    X:pd.DataFrame,
-    y:pd.Series,
+    X:pd.DataFrame,              # n x f features
+    y:pd.Series,                 # n labels on X's index, NaN where the horizon is not over
     config:HyperparameterOptimizationConfig,
-    label_end:pd.Series|None,
-    returns:pd.Series|None,
+    label_end:pd.Series|None,    # when each label is known, for purging; the horizon tells when None
+    returns:pd.Series|None,      # one-bar forward returns, for portfolios; none are formed when None
 )->tuple[Problem, np.ndarray, np.ndarray]:  # the problem, and the positions of development and holdout rows
     "Put the holdout away and cut the rest into folds"
     metric = config.metric or default_metric(X.index)
@@ -132,7 +132,7 @@ class Luck:
 # %% ../../nbs/52_tuning.optimize.ipynb #5955d017
 def overfitting_note(
     net:pd.DataFrame,   # t x k returns of the complete trials
-    n_blocks:int=16,
+    n_blocks:int=16,    # even; each needs four periods
 )->tuple[float, str]:
     "PBO over complete trials and how many it compares, or NaN and the reason"
     varying = net.loc[:, net.std() > 0].dropna()
@@ -141,8 +141,8 @@ def overfitting_note(
     return probability_of_backtest_overfitting(varying, n_blocks).pbo, f"CSCV over {varying.shape[1]} complete trials, {n_blocks} blocks"
 
 def measure_luck(
-    attempts:list[Attempt],
-    best:Attempt,
+    attempts:list[Attempt],  # every configuration tried, pruned and failed ones too
+    best:Attempt,            # the complete one that was chosen
 )->Luck:
     "Deflated Sharpe ratio and probability of backtest overfitting of a search"
     net = pd.DataFrame({a.number: a.net for a in attempts if a.net is not None})
@@ -157,7 +157,7 @@ def measure_luck(
 @dataclass(frozen=True, eq=False)
 class HoldoutLook:
     "One configuration's fit on the development part and its one look at the holdout"
-    model:Any
+    model:Any              # fitted on the development part; None for defaults that cannot be fitted
     prediction:pd.Series   # of every holdout row
     value:float            # the search's metric on the labelled ones
 
@@ -192,30 +192,36 @@ def _verdict(problem, config, attempts, values, p_value):
 class OptimizationResult:
     "What a search found, and what that is worth"
     table:ClassVar[str] = "hyperparameter_optimization"
-    optimization_id:str
-    model_name:str
-    metric:str
+    optimization_id:str         # what the trials are recorded under
+    model_name:str              # the model whose parameters were searched
+    metric:str                  # the registered metric that trials were judged by
     best_params:dict            # searched and fixed parameters of the best trial
     best_value:float            # mean over folds
     default_value:float         # of the defaults in the same folds; NaN when their trial failed
-    holdout_value:float
+    holdout_value:float         # of the best trial's parameters, fitted on the development part
     holdout_interval:tuple      # 95 %, block bootstrap
-    default_holdout_value:float
-    pbo:float
-    deflated_sharpe:float
+    default_holdout_value:float   # of the defaults, likewise; NaN when they cannot be fitted
+    pbo:float                   # probability of backtest overfitting, 0 to 1; NaN when it cannot be computed
+    deflated_sharpe:float       # probability that the best Sharpe ratio is above luck; NaN without returns
     sharpe_variance:float       # of the complete trials, per observation
     n_trials:int                # every configuration tried
-    verdict:str
+    verdict:str                 # the outcome in sentences: search, holdout and test against the defaults
     model:Any                   # fitted on the development part
     development:np.ndarray      # row positions
     holdout:np.ndarray          # row positions
     prediction:pd.Series        # of the holdout rows
     default_prediction:pd.Series  # of the holdout rows, by the defaults
     records:tuple               # one row per trial
-    def rows(self)->list[dict]: return [dict(row) for row in self.records]
+    def rows(self)->list[dict]:  # one per trial
+        "The trials as rows of their table; the best one's carries the outcome"
+        return [dict(row) for row in self.records]
     @property
-    def trials(self)->pd.DataFrame: return trials_frame(self)
-    def plot_history(self): return plot_history(self)
+    def trials(self)->pd.DataFrame:  # indexed by trial
+        "A line per trial: how it ended, its value, its folds, its parameters"
+        return trials_frame(self)
+    def plot_history(self):  # a matplotlib figure
+        "The trials in order, beside the defaults and the holdout"
+        return plot_history(self)
 
 # %% ../../nbs/52_tuning.optimize.ipynb #1557c83c
 def trials_frame(

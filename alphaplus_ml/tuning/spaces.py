@@ -35,25 +35,37 @@ def _check_bounds(name, low, high, log):
 @dataclass(frozen=True)
 class Float:
     "Real numbers from low to high"
-    low:float
-    high:float
+    low:float       # the least value, included
+    high:float      # the greatest value, included; above low
     log:bool=False  # equal chances for equal ratios instead of equal differences
     def __post_init__(self): _check_bounds("a Float", self.low, self.high, self.log)
-    def nearest(self, value): return float(min(max(value, self.low), self.high))
-    def distribution(self): return import_optuna().distributions.FloatDistribution(self.low, self.high, log=self.log)
+    def nearest(self,
+        value:float,  # any number
+    )->float:         # an end of the range when the number lies outside
+        "The number of the range that is nearest to a number"
+        return float(min(max(value, self.low), self.high))
+    def distribution(self):  # Optuna's FloatDistribution
+        "The range in Optuna's words"
+        return import_optuna().distributions.FloatDistribution(self.low, self.high, log=self.log)
 
 # %% ../../nbs/50_tuning.spaces.ipynb #971a46d5
 @dataclass(frozen=True)
 class Integer:
     "Whole numbers from low to high, both included"
-    low:int
-    high:int
-    log:bool=False
+    low:int         # the least value, included
+    high:int        # the greatest value, included; above low
+    log:bool=False  # equal chances for equal ratios instead of equal differences
     def __post_init__(self):
         if type(self.low) is not int or type(self.high) is not int: raise InputError("The bounds of an Integer are whole numbers", (self.low, self.high), "Use Float for real numbers.")
         _check_bounds("an Integer", self.low, self.high, self.log)
-    def nearest(self, value): return int(min(max(round(value), self.low), self.high))
-    def distribution(self): return import_optuna().distributions.IntDistribution(self.low, self.high, log=self.log)
+    def nearest(self,
+        value:float,  # any number
+    )->int:           # an end of the range when the number lies outside
+        "The whole number of the range that is nearest to a number"
+        return int(min(max(round(value), self.low), self.high))
+    def distribution(self):  # Optuna's IntDistribution
+        "The range in Optuna's words"
+        return import_optuna().distributions.IntDistribution(self.low, self.high, log=self.log)
 
 # %% ../../nbs/50_tuning.spaces.ipynb #e170f0ad
 @dataclass(frozen=True)
@@ -65,8 +77,14 @@ class Choice:
         odd = [option for option in self.options if not isinstance(option, (str, int, float, bool, type(None)))]
         if odd: raise InputError("The options of a Choice are text, numbers, True, False or None", odd)
         if len(set(self.options)) < 2: raise InputError("A Choice has at least two options", self.options, "To fix a parameter, give its value in place of a range.")
-    def nearest(self, value): return value if value in self.options else self.options[0]
-    def distribution(self): return import_optuna().distributions.CategoricalDistribution(self.options)
+    def nearest(self,
+        value:Any,  # what may be an option
+    )->Any:         # the first option when it is none
+        "The option that stands for a value"
+        return value if value in self.options else self.options[0]
+    def distribution(self):  # Optuna's CategoricalDistribution
+        "The options in Optuna's words"
+        return import_optuna().distributions.CategoricalDistribution(self.options)
 
 # %% ../../nbs/50_tuning.spaces.ipynb #6b50159f
 search_spaces = Registry("search space")

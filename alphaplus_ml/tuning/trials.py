@@ -34,12 +34,12 @@ __all__ = ['samplers', 'pruners', 'table', 'tpe', 'random', 'median', 'none', 'm
 samplers, pruners = Registry("sampler"), Registry("pruner")
 
 @samplers.register("tpe")
-def tpe(seed):
+def tpe(seed:int):  # the same one proposes the same configurations for the same results
     "Tree-structured Parzen estimator: random for ten trials, then Bayesian"
     return import_optuna().samplers.TPESampler(seed=seed)
 
 @samplers.register("random")
-def random(seed):
+def random(seed:int):  # the same one proposes the same configurations
     "Independent random draws"
     return import_optuna().samplers.RandomSampler(seed=seed)
 
@@ -72,11 +72,11 @@ def make_pruner(
 @dataclass(frozen=True, eq=False)
 class Fold:
     "One walk-forward step, cut and ready"
-    X_train:pd.DataFrame
-    y_train:pd.Series   # no NaN
-    X_test:pd.DataFrame
-    y_test:pd.Series    # no NaN: the test rows that can be scored
-    test:np.ndarray     # positions of all test rows
+    X_train:pd.DataFrame  # features of the training rows that have a label
+    y_train:pd.Series     # no NaN
+    X_test:pd.DataFrame   # features of all test rows
+    y_test:pd.Series      # no NaN: the test rows that can be scored
+    test:np.ndarray       # positions of all test rows
 
 # %% ../../nbs/51_tuning.trials.ipynb #b30d99d2
 def cut_folds(
@@ -104,12 +104,16 @@ class Attempt:
     values:list = field(default_factory=list)    # the metric in each fold
     standing:list = field(default_factory=list)  # mean advantage over the defaults after each fold
     why:str|None = None                          # what pruned it, or why it failed
-    seconds:float = 0.0
+    seconds:float = 0.0                          # duration of its evaluation; 0 until it ends
     net:pd.Series|None = None                    # portfolio returns per timestamp, when complete
     @property
-    def number(self): return self.trial.number
+    def number(self)->int:  # counted from 0, the defaults
+        "The trial's place in the search"
+        return self.trial.number
     @property
-    def value(self): return float(np.mean(self.values)) if self.status == "complete" else None
+    def value(self)->float|None:  # None unless the trial is complete
+        "The metric's mean over the folds"
+        return float(np.mean(self.values)) if self.status == "complete" else None
 
 # %% ../../nbs/51_tuning.trials.ipynb #022eed59
 def standing(
@@ -125,23 +129,27 @@ def standing(
 @dataclass(frozen=True, eq=False)
 class Problem:
     "What every trial of a search shares"
-    model_name:str
-    metric:str
-    searched:dict               # parameter -> range
-    fixed:dict                  # parameter -> value
-    X:pd.DataFrame              # features of the development part, as are the rest
-    y:pd.Series
-    folds:list[Fold]
-    label_end:pd.Series|None = None
-    returns:pd.Series|None = None   # one-bar forward returns, for portfolios
-    horizon:int = 1
-    cost_bps:float = 1.0
-    seed:int = 0
-    n_jobs:int = 1              # trials evaluated at the same time
-    optimization_id:str = ""
+    model_name:str                   # a registered model
+    metric:str                       # the registered metric that trials are judged by
+    searched:dict                    # parameter -> range
+    fixed:dict                       # parameter -> value
+    X:pd.DataFrame                   # features of the development part, as are the rest
+    y:pd.Series                      # labels on X's index, NaN where there is none
+    folds:list[Fold]                 # each trial goes through them in this order
+    label_end:pd.Series|None = None  # when each label is known; horizon bars later when None
+    returns:pd.Series|None = None    # one-bar forward returns, for portfolios; none are formed when None
+    horizon:int = 1                  # h of the labels in bars; positions are held as long
+    cost_bps:float = 1.0             # basis points of traded value
+    seed:int = 0                     # of the models; the sampler's is derived from it
+    n_jobs:int = 1                   # trials evaluated at the same time
+    optimization_id:str = ""         # what the trials are recorded under
     @property
-    def direction(self): return sign(self.metric)
-    def model(self, parameters):
+    def direction(self)->int:  # +1 when the metric is to be maximised, -1 when minimised
+        "Which way the metric is better"
+        return sign(self.metric)
+    def model(self,
+        parameters:dict,  # parameter -> value, in place of the model's defaults and the problem's seed
+    ):                    # an estimator of `make_model`
         "An unfitted model"
         own = {"random_state": self.seed} | ({"n_jobs": 1} if self.n_jobs > 1 else {})
         known = model_parameters(self.model_name)
