@@ -46,7 +46,7 @@ setup(
     package_data={"alphaplus_ml": ["store/migrations/*", "store/migrations/versions/*"]},
     install_requires=cfg["requirements"].split(),
     extras_require=extras,
-    entry_points={"console_scripts": cfg["console_scripts"].split()},
+    entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": ["alphaplus_ml=alphaplus_ml._modidx:d"]},  # links of names in pages
     cmdclass={"build_py": BuildWithTemplates},
     zip_safe=False,
 )

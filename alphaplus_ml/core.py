@@ -61,7 +61,8 @@ class RunError(AlphaplusError):
 
 # %% ../nbs/00_core.ipynb #89fab30a
 extras = {"xgboost":"boosters", "catboost":"boosters", "tensorflow":"sequence", "keras":"sequence", "lime":"interpret",
-          "eli5":"interpret", "wandb":"wandb", "psycopg":"postgres", "jupyterlab":"lab"}
+          "eli5":"interpret", "wandb":"wandb", "psycopg":"postgres", "jupyterlab":"lab",
+          "nbdev":"dev", "sphinx":"dev", "myst_nb":"dev", "furo":"dev"}
 
 def need(
     module:str,  # dotted name of the module
@@ -93,7 +94,7 @@ def unknown_name(
     name:str,              # the name that was asked for
     known:Iterable[str],   # the names there are
 )->UnknownNameError:       # to be raised by the caller
-    "The error for a name that a family does not have, with the nearest names it has"
+    "A name that no member of the family has; the error lists the nearest names"
     known = list(known)
     near = get_close_matches(str(name), known, n=3, cutoff=0.5)
     if near: way_out = f"Did you mean {', '.join(near)}?"

@@ -33,6 +33,7 @@ def utc_moment(
     if not isinstance(value, datetime) or isinstance(value, pd.Timestamp):
         try: value = pd.Timestamp(value).to_pydatetime(warn=False)
         except ValueError: raise refused from None
+        if missing(value): raise refused   # "" and "NaT" are read as no moment
     return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
 
 def missing(
@@ -70,7 +71,8 @@ def as_number(
 )->float:
     "A number as a float"
     if not isinstance(value, (Real, Decimal)): raise InputError("A number is an int or a float", value)
-    return float(value)
+    try: return float(value)
+    except OverflowError: raise InputError("A number fits into a double", f"one of {len(str(abs(value)))} digits", "Store it as text.") from None
 
 def as_flag(
     value,  # True, False, 0 or 1, numpy's too; any other number is refused

@@ -110,3 +110,11 @@ def shared_database(request, tmp_path_factory):
         with upgraded(sqlite_url(tmp_path_factory.mktemp("shared")/"alphaplus.db")) as database: yield database
     else:
         with fresh_postgres(request.getfixturevalue("postgres_server")) as url, upgraded(url) as database: yield database
+
+
+@pytest.fixture(scope="session")
+def built_site(session_environment, tmp_path_factory):
+    "The documentation site, built from this checkout as `make docs` builds it"
+    from alphaplus_ml.cli import app
+    from alphaplus_ml.docs.site import build_docs
+    return build_docs(app, tmp_path_factory.mktemp("site")).parent

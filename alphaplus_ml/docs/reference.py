@@ -21,10 +21,10 @@ from ..core import need, unknown_name
 __all__ = ['root', 'Definition', 'bounds', 'Module', 'comments_of', 'origins_of', 'read_module', 'library', 'Symbol',
            'definitions', 'find_symbol', 'public_symbols', 'members', 'bases', 'lineage', 'docstring', 'Field',
            'comment_on', 'keywords', 'literal', 'annotated', 'class_meaning', 'arguments', 'own_parameters',
-           'parameters', 'field_facts', 'fields', 'class_fields', 'own_names', 'bodies', 'reached', 'sentence',
-           'stated_error', 'errors', 'as_markdown', 'as_type', 'table', 'signature', 'sections', 'returned',
-           'error_list', 'callable_parts', 'constructor', 'class_parts', 'entry', 'gaps', 'undocumented', 'module_of',
-           'StaticReference']
+           'parameters', 'field_facts', 'fields', 'class_fields', 'own_names', 'bodies', 'method_named', 'is_registry',
+           'reached', 'sentence', 'stated_error', 'errors', 'as_markdown', 'as_type', 'table', 'signature', 'sections',
+           'returned', 'error_list', 'callable_parts', 'constructor', 'class_parts', 'entry', 'gaps', 'undocumented',
+           'module_of', 'StaticReference']
 
 # %% ../../nbs/93_docs.reference.ipynb #8cda121c
 @dataclass(frozen=True)
@@ -301,17 +301,39 @@ def bodies(
               if name in ("__init__", "__post_init__") or any("validator" in ast.unparse(decorator) for decorator in node.decorator_list)]
     return makers
 
-# %% ../../nbs/93_docs.reference.ipynb #461a243f
+# %% ../../nbs/93_docs.reference.ipynb #37103c9d
+def method_named(
+    symbol:Symbol,        # where the attribute is read
+    node:ast.Attribute,   # the attribute's node
+)->Symbol|None:           # None where no class of the library is meant for sure
+    "The method that an attribute stands for"
+    owner = symbol.name.rpartition(".")[0]
+    if owner and isinstance(node.value, ast.Name) and node.value.id == "self":
+        return next((one for base in lineage(find_symbol(symbol.module, owner)) if (one := find_symbol(base.module, f"{base.name}.{node.attr}"))), None)
+    fitting = [one for top in public_symbols(symbol.module) if top.is_class for one in members(top) if one.node.name == node.attr]
+    return fitting[0] if len(fitting) == 1 else None
+
+def is_registry(
+    module:Module,
+    name:str,       # as used in the module
+)->bool:
+    "Whether a name is a registry's"
+    there, original = module.origins.get(name, (module.name, name))
+    made = [node.value for node in library()[there].tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == original] if there in library() else []
+    return bool(made) and ast.unparse(made[0]).startswith("Registry(")
+
+# %% ../../nbs/93_docs.reference.ipynb #2942a501
 def reached(
     symbol:Symbol,
 )->Iterator[Symbol]:  # functions, methods and classes
     "The symbols of the library that a function's body names"
-    owner, own = symbol.name.rpartition(".")[0], own_names(symbol.node)
+    own = own_names(symbol.node)
     for node in (child for statement in symbol.node.body for child in ast.walk(statement)):
+        found = None
         if isinstance(node, ast.Name) and node.id not in own: found = find_symbol(symbol.module, node.id)
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self" and owner:
-            found = next((one for base in lineage(find_symbol(symbol.module, owner)) if (one := find_symbol(base.module, f"{base.name}.{node.attr}"))), None)
-        else: continue
+        elif isinstance(node, ast.Attribute): found = method_named(symbol, node)
+        elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and is_registry(symbol.module, node.value.id):
+            found = find_symbol(library()["core"], "Registry.__getitem__")
         if found: yield found
 
 # %% ../../nbs/93_docs.reference.ipynb #faeb2e8a

@@ -128,7 +128,7 @@ def notebook_files(
         files[f"{page.name}.ipynb"] = nbformat.writes(made).encode()
     return files
 
-# %% ../../nbs/98_docs.site.ipynb #4e7487fa
+# %% ../../nbs/98_docs.site.ipynb #a630a535
 def home_toctree(
     site:Site,
 )->str:  # markdown
@@ -137,6 +137,7 @@ def home_toctree(
     texts = [("", page.name) for path, page in site.pages.items() if path.startswith("../")]
     return toctree([*there, ("The command line", "command_line"), *texts])
 
+# %% ../../nbs/98_docs.site.ipynb #0e73dcf8
 def other_files(
     site:Site,
     commands:Any,         # the typer application whose help is a page
@@ -148,11 +149,11 @@ def other_files(
     pictures = {path.relative_to(site.root/"nbs").as_posix(): path.read_bytes() for kind in ("png", "svg", "jpg") for path in (site.root/"nbs").rglob(f"*.{kind}")}
     return {name: text.encode() for name, text in {**indexes, **sources, "command_line.md": command_page(commands)}.items()} | pictures
 
-# %% ../../nbs/98_docs.site.ipynb #b0a63b0a
+# %% ../../nbs/98_docs.site.ipynb #d7fafdb8
 style = """
 @media (min-width: 97em) { .content { width: 58em; } }
 article section > h1 + blockquote { border: 0; padding: 0; background: none; font-size: 1.1rem; color: var(--color-foreground-secondary); }
-article table.docutils { font-size: .85rem; }
+article table.docutils { font-size: .85rem; margin-left: 0; }
 article .table-wrapper code.literal, article td code.literal { white-space: normal; overflow-wrap: anywhere; }
 .cell_output { overflow-x: auto; max-width: 100%; }
 .cell_output img { background: #fff; max-width: 100%; height: auto; }
@@ -232,7 +233,7 @@ def default_output()->Path:
     if checkout() is None: raise InputError("The documentation is built from a checkout", None, "Clone the repository and run make docs there.")
     return checkout()/"_docs"
 
-# %% ../../nbs/98_docs.site.ipynb #83f17980
+# %% ../../nbs/98_docs.site.ipynb #f00dcbfd
 def build_docs(
     commands:Any,                    # the typer application of the command line
     output:Path|None=None,           # folder of the site; _docs in the checkout when None
@@ -243,6 +244,7 @@ def build_docs(
     root, output = root or default_output().parent, output or default_output()
     steps = iter(("the rules", "experiments", "nbdev", "pages", "Sphinx"))
     tell = lambda number: progress(number, 5, next(steps))
+    for package in ("nbdev", "sphinx", "myst_nb", "furo"): need(package)
     tell(0)
     if gaps := undocumented(): raise DocsError(f"The site is not built: {len(gaps)} public names are undocumented.\n" + "\n".join(gaps))
     site, work = site_of(root, check_pages(read_pages(root/"nbs"))), root/"build"/"docs"

@@ -317,7 +317,7 @@ def annual_return(
     periods_per_year=252,  # how many of them make a year
 )->float:                  # decimal: 0.1 is 10 % a year; NaN without returns
     "Compound growth per year; -1 when everything was lost"
-    growth = max(np.prod(1 + (values := _returns(returns))), 0.0)
+    growth = np.prod(np.maximum(1 + (values := _returns(returns)), 0.0))   # a loss of more than everything leaves nothing
     return float(growth**(periods_per_year/len(values)) - 1) if len(values) else np.nan
 
 def annual_volatility(
@@ -331,8 +331,8 @@ def annual_volatility(
 def max_drawdown(
     returns,   # simple returns per period
 )->float:      # at most 0: -0.2 is a loss of 20 %
-    "The deepest fall from an earlier peak, the start (1.0) being the first peak"
-    wealth = np.cumprod(np.r_[1.0, 1 + _returns(returns)])
+    "The deepest fall from an earlier peak, the start (1.0) being the first peak; -1 when everything was lost"
+    wealth = np.cumprod(np.maximum(np.r_[1.0, 1 + _returns(returns)], 0.0))
     return float((wealth/np.maximum.accumulate(wealth) - 1).min())
 
 # %% ../../nbs/21_evaluation.metrics.ipynb #fe3c850f

@@ -134,7 +134,8 @@ def evaluate(
     except Exception as error:
         if len(wanted) == 1: return pl.DataFrame(), {wanted[0].name: f"{type(error).__name__}: {str(error).splitlines()[0]}"}
     parts = [evaluate(table, [one]) for one in wanted]
-    return pl.concat([part for part, _ in parts if part.width], how="horizontal"), {name: why for _, failed in parts for name, why in failed.items()}
+    columns = [part for part, _ in parts if part.width]
+    return pl.concat(columns, how="horizontal") if columns else pl.DataFrame(), {name: why for _, failed in parts for name, why in failed.items()}
 
 # %% ../../nbs/31_features.engine.ipynb #44857f9a
 def build_features(

@@ -118,6 +118,7 @@ def checked_metrics(
     "Metrics as plain floats; what is not a number is refused"
     def number(name, value):
         if not isinstance(name, str) or not name: raise InputError("A metric's name is text", name, "Name it, for example rank_ic.")
+        if name in ("history", "not_finite"): raise InputError("A metric's name is not one that the column `metrics` uses itself", name, "Choose another.")
         try: return float(value)
         except (TypeError, ValueError):
             raise InputError(f"The metric {name!r} is a number", value, "Log text with log_parameters or as a tag.") from None

@@ -87,15 +87,15 @@ def start_all(
     back_ends:BackEnds,  # none of them started
 ):
     "Start every back end, or none"
-    started = []
+    started, tags = [], {}
     for name, member in back_ends.members.items():
-        try: tags = member.start()
+        try: tags |= member.start()
         except Exception as error:
             for other in started: other.finish("failed", f"the back end {name!r} did not start")
             raise InputError(f"Every back end can be written to when a run starts; {name!r} answered {type(error).__name__}: {hide_password(str(error))}",
                              way_out=f"Set it right, or leave {name!r} out of backends.") from error
-        for other in [*started, member] if tags else []: other.set_tags(tags)
         started.append(member)
+    if tags: back_ends.tell("set_tags", tags)
 
 # %% ../../nbs/87_tracking.start.ipynb #c18e5f73
 class LoggedRun:
