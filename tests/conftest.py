@@ -7,11 +7,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")   # before any OpenMP is loaded: the threads of several processes must not spin
+
 import pytest
 import sqlalchemy as sa
 
 from alphaplus_ml.config import sqlite_url
 from alphaplus_ml.store.database import Database
+
+
+def pytest_xdist_make_scheduler(config, log):
+    "One process runs the tests of a file, which share fixtures, and one all that look at the built site; notebooks share nothing"
+    from xdist.scheduler import LoadScopeScheduling
+    class ByFixtures(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::")[0].rpartition("/")[2]
+            if file in ("test_docs.py", "test_blocks.py", "test_browser.py"): return "the built site"
+            return nodeid if file == "test_notebooks.py" else file
+    return ByFixtures(config, log)
+
 
 foreign = ("ALPHAPLUS_DATABASE_URL", "ALPHAPLUS_MLFLOW_URI", "ALPHAPLUS_EXPERIMENT_ID")
 

@@ -1,4 +1,5 @@
 "Every notebook, top to bottom, in a fresh kernel; and what it shows is what it has stored."
+import gc
 import os
 import re
 from pathlib import Path
@@ -31,6 +32,13 @@ def texts(notebook):
     def words(output): return output.get("text") or output.get("data", {}).get("text/plain", "")
     def masked(text): return re.sub(r"[\s\d.,:+\-–─━…%]+|0x\w+|\be\b|\bnan\b|\binf\b", " ", text, flags=re.I).split()
     return {cell.id: masked("".join(map(words, cell.get("outputs", [])))) for cell in notebook.cells if cell.cell_type == "code"}
+
+
+@pytest.fixture(autouse=True)
+def sockets_are_closed():
+    "A client leaves its sockets to the garbage collector, whose warnings would otherwise hit the next test"
+    yield
+    gc.collect()
 
 
 @pytest.mark.parametrize("path", notebooks, ids=name_of)

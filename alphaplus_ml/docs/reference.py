@@ -500,7 +500,7 @@ def undocumented()->list[str]:  # a sentence each; empty when all is said
     "What the library's public names leave unsaid"
     return [gap for module in library().values() for symbol in public_symbols(module) for gap in gaps(symbol)]
 
-# %% ../../nbs/93_docs.reference.ipynb #672c49a2
+# %% ../../nbs/93_docs.reference.ipynb #48986dcb
 def module_of(
     notebook:str,  # a notebook's file name
 )->Module|None:    # None when it exports nothing
@@ -514,12 +514,11 @@ class StaticReference:
     ):
         self.module, config = module_of(Path(nb.path_).name), need("nbdev.config").get_config()
         self.source_url = f"{config.git_url}/blob/{config.branch}/alphaplus_ml/{{module}}.py#L{{line}}"
-        self.linkify = need("nbdev.doclinks").NbdevLookup().linkify
     def __call__(self, cell):
         shown = re.search(r"^show_doc\(([\w.]+)\)", cell.source or "", re.M) if cell.cell_type == "code" else None
         symbol = shown and self.module and find_symbol(self.module, shown[1])
         if shown and shown[1].startswith("_"): cell.source = None   # nbdev takes the cell away
         if not symbol or cell.source is None: return
-        cell.cell_type, cell.source, cell.metadata = "markdown", self.linkify(entry(symbol, self.source_url)), {"reference": symbol.name}
+        cell.cell_type, cell.source, cell.metadata = "markdown", entry(symbol, self.source_url), {"reference": symbol.name}
         cell.pop("outputs", None)
         cell.pop("execution_count", None)

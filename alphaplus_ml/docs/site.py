@@ -149,18 +149,19 @@ def other_files(
     pictures = {path.relative_to(site.root/"nbs").as_posix(): path.read_bytes() for kind in ("png", "svg", "jpg") for path in (site.root/"nbs").rglob(f"*.{kind}")}
     return {name: text.encode() for name, text in {**indexes, **sources, "command_line.md": command_page(commands)}.items()} | pictures
 
-# %% ../../nbs/98_docs.site.ipynb #d7fafdb8
+# %% ../../nbs/98_docs.site.ipynb #ba0bba1b
 style = """
 @media (min-width: 97em) { .content { width: 58em; } }
 article section > h1 + blockquote { border: 0; padding: 0; background: none; font-size: 1.1rem; color: var(--color-foreground-secondary); }
 article table.docutils { font-size: .85rem; margin-left: 0; }
-article .table-wrapper code.literal, article td code.literal { white-space: normal; overflow-wrap: anywhere; }
+article .table-wrapper code.literal, article td code.literal { white-space: normal; overflow-wrap: break-word; }
 .cell_output { overflow-x: auto; max-width: 100%; }
 .cell_output img { background: #fff; max-width: 100%; height: auto; }
 .cell_output .output.text_html { overflow-x: auto; }
-.cell_output table.dataframe { font-size: .8rem; border-collapse: collapse; color: var(--color-foreground-primary); }
-.cell_output table.dataframe :is(th, td) { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid var(--color-background-border); }
-.cell_output .output.stream pre, .cell_output .output.text_plain pre { white-space: pre; overflow-x: auto; }
+.cell_output table.dataframe { font-size: .8rem; border: 0; border-collapse: collapse; color: var(--color-foreground-primary); }
+.cell_output table.dataframe :is(th, td) { padding: .2rem .6rem; text-align: right; white-space: nowrap; border: solid var(--color-background-border); border-width: 0 0 1px; }
+.cell_output .output.stream pre, .highlight-text pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+details { margin-bottom: .75rem; }
 details summary { cursor: pointer; color: var(--color-foreground-secondary); font-size: .85rem; }
 details ul { font-size: .85rem; }
 h1, h2, h3, h4, code { overflow-wrap: anywhere; }
@@ -176,7 +177,7 @@ def static_files()->dict[str, bytes]:  # by name
     plotly = Path(need("plotly").__file__).parent/"package_data"/"plotly.min.js"
     return {"site.css": style.encode(), "icon.svg": icon.encode(), "tex-svg.js": Path(mathjax).read_bytes(), "plotly.min.js": plotly.read_bytes()}
 
-# %% ../../nbs/98_docs.site.ipynb #57530321
+# %% ../../nbs/98_docs.site.ipynb #49814822
 def sphinx_settings(
     site:Site,
     static:Path,  # the folder of the static files
@@ -188,7 +189,7 @@ def sphinx_settings(
         "myst_enable_extensions": ["dollarmath", "amsmath"], "myst_heading_anchors": 4, "suppress_warnings": ["myst.header"], "nitpicky": True,
         "html_theme": "furo", "html_title": f"{site.settings['title']} {site.settings['version']}", "html_static_path": [str(static)], "html_css_files": ["site.css"], "html_favicon": str(static/"icon.svg"),
         "html_copy_source": False, "html_show_sourcelink": False, "html_show_sphinx": False, "mathjax_path": "tex-svg.js",
-        "pygments_style": "friendly", "html_use_index": False, "html_theme_options": {"navigation_with_keys": True}}
+        "pygments_style": "a11y-high-contrast-light", "html_use_index": False, "html_theme_options": {"navigation_with_keys": True}}
 
 # %% ../../nbs/98_docs.site.ipynb #160d908a
 def placed(
