@@ -199,8 +199,7 @@ def sphinx_on(nbs, tmp_path):
     docs_site.write_changed(work/"source", docs_site.notebook_files(site, processed, {}) | {"tutorials/index.md": docs_site.section_index(site, "tutorials").encode(),
                                                                                            "command_line.md": b"# alphaplus\n"})
     docs_site.write_changed(work/"static", docs_site.static_files())
-    docs_site.run_sphinx(site, work, tmp_path/"html")
-    return tmp_path/"html"
+    return docs_site.run_sphinx(site, work)
 
 
 def test_sphinx_is_a_second_net(nbs, tmp_path):
@@ -312,6 +311,20 @@ def test_undocumented_names_and_modules_without_a_page_stop_the_build(monkeypatc
     monkeypatch.setattr(docs_site, "library", lambda: {"orphan": orphan})
     with pytest.raises(DocsError, match="orphan"): docs_site.build_docs(cli.app, tmp_path)
     assert not list(tmp_path.iterdir()), "a refused build writes nothing"
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
+    (tmp_path/"letter.txt").write_text("Dear")
+    with pytest.raises(InputError, match="empty folder"): docs_site.build_docs(cli.app, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_a_failed_build_leaves_the_last_site_as_it_was(built_site, monkeypatch):
+    before = {path: path.read_bytes() for path in built_site.rglob("*.html")}
+    files = docs_site.other_files
+    monkeypatch.setattr(docs_site, "other_files", lambda site, commands: files(site, commands) | {"command_line.md": b"# alphaplus\n\n[x](#nowhere-at-all)\n"})
+    with pytest.raises(DocsError, match="nowhere-at-all"): docs_site.build_docs(cli.app, built_site)
+    assert {path: path.read_bytes() for path in built_site.rglob("*.html")} == before
 
 
 def test_a_failing_experiment_stops_the_build(tmp_path, monkeypatch):

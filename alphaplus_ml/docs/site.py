@@ -28,8 +28,8 @@ from ..templates import checkout
 # %% auto #0
 __all__ = ['published', 'style', 'icon', 'run_key', 'run_command', 'as_published', 'experiment_run', 'printed_preface',
            'process_notebooks', 'write_changed', 'notebook_files', 'home_toctree', 'other_files', 'static_files',
-           'sphinx_settings', 'placed', 'run_sphinx', 'default_output', 'build_docs', 'check_homes', 'QuietHandler',
-           'docs_server']
+           'sphinx_settings', 'placed', 'run_sphinx', 'default_output', 'require_site_folder', 'build_docs',
+           'check_homes', 'QuietHandler', 'docs_server']
 
 # %% ../../nbs/98_docs.site.ipynb #10f9a8d4
 published = {"market_study": {"n_trials": 30}}  # parameters that differ from the template's defaults: what `make run` uses
@@ -207,17 +207,16 @@ def placed(
     cell = cells[min(max(line//10000 - 1, 0), len(cells) - 1)].id
     return f"nbs/{path}, cell {cell}: {said}"
 
-# %% ../../nbs/98_docs.site.ipynb #238a7b16
+# %% ../../nbs/98_docs.site.ipynb #1c562328
 def run_sphinx(
     site:Site,
-    work:Path,      # the folder with source/ and static/; gets doctrees/
-    output:Path,    # gets the pages
-):
+    work:Path,      # the folder with source/ and static/; gets doctrees/ and html/
+)->Path:            # the folder of the pages
     "Build the pages; any warning is an error"
-    said, settings, source = io.StringIO(), sphinx_settings(site, work/"static"), work/"source"
+    said, settings, source, pages = io.StringIO(), sphinx_settings(site, work/"static"), work/"source", work/"html"
     docutils = need("sphinx.util.docutils")
     with docutils.patch_docutils(), docutils.docutils_namespace():
-        app = need("sphinx.application").Sphinx(source, None, output, work/"doctrees", "html", settings, status=None, warning=said, parallel=os.cpu_count() or 1)
+        app = need("sphinx.application").Sphinx(source, None, pages, work/"doctrees", "html", settings, status=None, warning=said, parallel=os.cpu_count() or 1)
         app.build()
     lines = re.sub(r"\x1b\[[\d;]*m", "", said.getvalue()).strip().split("\n")
     problems = [placed(line, site, source) for line in lines if line.strip()]
@@ -225,8 +224,9 @@ def run_sphinx(
         rmtree(work/"doctrees", ignore_errors=True)   # or the next build would not see them again
         raise DocsError(f"The site is not built: {len(problems)} problems.\n" + "\n".join(problems))
     kept = {f"{name}.html" for name in (*app.env.found_docs, "search")}
-    for path in output.rglob("*.html"):                # a page that is no longer there
-        if path.relative_to(output).as_posix() not in kept: path.unlink()
+    for path in pages.rglob("*.html"):                # a page that is no longer there
+        if path.relative_to(pages).as_posix() not in kept: path.unlink()
+    return pages
 
 # %% ../../nbs/98_docs.site.ipynb #a48f25ff
 def default_output()->Path:
@@ -234,7 +234,16 @@ def default_output()->Path:
     if checkout() is None: raise InputError("The documentation is built from a checkout", None, "Clone the repository and run make docs there.")
     return checkout()/"_docs"
 
-# %% ../../nbs/98_docs.site.ipynb #f00dcbfd
+# %% ../../nbs/98_docs.site.ipynb #b6028818
+def require_site_folder(
+    folder:Path,  # need not exist
+)->Path:          # the same
+    "Refuse a folder that holds something else than a site"
+    if folder.exists() and not (folder.is_dir() and ((folder/"searchindex.js").is_file() or not any(folder.iterdir()))):
+        raise InputError("The site goes into an empty folder, or one that holds a site", str(folder), "Choose another with --output.")
+    return folder
+
+# %% ../../nbs/98_docs.site.ipynb #15275f24
 def build_docs(
     commands:Any,                    # the typer application of the command line
     output:Path|None=None,           # folder of the site; _docs in the checkout when None
@@ -242,7 +251,7 @@ def build_docs(
     progress:Callable=lambda done, total, title: None,  # called with steps done, steps in all and a title
 )->Path:                             # the site's first page
     "Build the documentation from the notebooks"
-    root, output = root or default_output().parent, output or default_output()
+    root, output = root or default_output().parent, require_site_folder(output or default_output())
     steps = iter(("the rules", "experiments", "nbdev", "pages", "Sphinx"))
     tell = lambda number: progress(number, 5, next(steps))
     for package in ("nbdev", "sphinx", "myst_nb", "furo"): need(package)
@@ -259,7 +268,8 @@ def build_docs(
     write_changed(work/"source", {**notebook_files(site, processed, runs), **other_files(site, commands)})
     write_changed(work/"static", static_files())
     tell(4)
-    run_sphinx(site, work, output)
+    pages = run_sphinx(site, work)
+    write_changed(output, {path.relative_to(pages).as_posix(): path.read_bytes() for path in pages.rglob("*") if path.is_file()})
     return output/"index.html"
 
 # %% ../../nbs/98_docs.site.ipynb #8a65db85
