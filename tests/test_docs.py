@@ -17,10 +17,11 @@ from pydantic import BaseModel
 
 from alphaplus_ml import cli
 from alphaplus_ml.core import InputError, LeakageError, UnknownNameError
-from alphaplus_ml.docs import reference, site as docs_site
+from alphaplus_ml.docs import reference, site as docs_site, source
 from alphaplus_ml.docs.content import label, site_of
 from alphaplus_ml.docs.pages import DocsError, check_pages, page_name, page_rules, problems_of, read_pages
-from alphaplus_ml.docs.reference import errors, fields, find_symbol, library, members, parameters, public_symbols
+from alphaplus_ml.docs.reference import errors
+from alphaplus_ml.docs.source import fields, find_symbol, library, members, parameters, public_symbols
 
 root = Path(__file__).parent.parent
 public = [symbol for module in library().values() for symbol in public_symbols(module)]
@@ -73,8 +74,8 @@ def test_meanings_are_those_that_nbdev_reads():
     for symbol in public:
         if symbol.is_class or any(symbol.node.decorator_list): continue
         theirs = docments(live(symbol))
-        for field in reference.own_parameters(symbol):
-            said = symbol.module.comments.get(next(a.lineno for n, a, _ in reference.arguments(symbol.node) if n == field.name), "")
+        for field in source.own_parameters(symbol):
+            said = symbol.module.comments.get(next(a.lineno for n, a, _ in source.arguments(symbol.node) if n == field.name), "")
             if said and field.name in theirs and field.meaning == said:
                 assert theirs[field.name] == said, name_of(symbol)
                 compared += 1
@@ -95,7 +96,7 @@ def test_nothing_public_is_without_words():
 ])
 def test_what_lacks_words_is_named(text, says):
     import ast
-    module = reference.Module("example", "", text, ast.parse(text), reference.comments_of(text), {})
+    module = source.Module("example", "", text, ast.parse(text), source.comments_of(text), {})
     assert f"example.{says}" in [gap for symbol in public_symbols(module) for gap in reference.gaps(symbol)]
 
 
