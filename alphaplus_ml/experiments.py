@@ -197,7 +197,7 @@ def end_folder(
 ):
     "Complete a run's folder and end the run"
     row, log = run.row(), folder/"kernel.log"
-    if log.is_file() and not log.stat().st_size: log.unlink()
+    if log.is_file() and (status == "completed" or not log.stat().st_size): log.unlink()   # then it only tells of the kernel's own end
     write_json(folder/"metrics.json", row["metrics"])
     write_json(folder/"data.json", row["config"].get("data", {}))
     executed = folder/f"{run.facts.name}.ipynb"

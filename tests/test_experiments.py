@@ -134,6 +134,14 @@ def test_a_dead_kernel(templates, settings, database):
 
 # --- signals and neighbours ---
 
+@pytest.mark.parametrize("seed, kept", [(1, False), (0, True)])
+def test_what_the_kernel_complains_of_is_kept_when_the_run_failed(seed, kept, tmp_path, settings):
+    "ipykernel may complain at the end of a good run, too, and nobody should find a file for it"
+    noisy = write(tmp_path, "noisy", "seed: int = 0", "import os\nos.write(2, b'from the kernel')", "1/seed")
+    run = run_experiment(noisy, {"seed": seed}, settings=settings)
+    assert (run.path/"kernel.log").is_file() == kept
+
+
 def alive(process_id):
     try: return Path(f"/proc/{process_id}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError: return False
