@@ -20,7 +20,8 @@ import pandas as pd
 from .core import InputError, need, unknown_name
 
 # %% auto #0
-__all__ = ['cpu_seconds', 'measure', 'interleaved', 'time_ratios', 'plot_times', 'processor', 'usable_cores', 'machine_facts']
+__all__ = ['cpu_seconds', 'measure', 'interleaved', 'time_ratios', 'plot_times', 'peak_memory', 'processor', 'usable_cores',
+           'machine_facts']
 
 # %% ../nbs/96_benchmarking.ipynb #d352ad19
 def cpu_seconds()->float:  # user and system time of all its threads, since its start
@@ -90,6 +91,25 @@ def plot_times(
         axis.set(title=clock, xlabel="seconds", yticks=range(len(names)), yticklabels=names, xlim=(0, None), ylim=(-0.6, len(names) - 0.4))
     plt.close(figure)
     return figure
+
+# %% ../nbs/96_benchmarking.ipynb #e550defb
+def _resident(name):
+    "A figure of this process's resident memory in MiB: VmRSS now, VmHWM the highest since the mark was set back"
+    lines = Path("/proc/self/status").read_text().split("\n")
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))/1024
+
+# %% ../nbs/96_benchmarking.ipynb #92dfe7c5
+def peak_memory(
+    function:Callable,  # what is measured; its result is thrown away
+    *arguments,         # what it takes
+)->float:               # MiB at the highest point, above what the process held before; NaN where the system is not Linux
+    "How much memory one call needs"
+    if not Path("/proc/self/clear_refs").exists(): return float("nan")
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _resident("VmRSS")
+    result = function(*arguments)  # kept until the peak is read
+    return _resident("VmHWM") - before
 
 # %% ../nbs/96_benchmarking.ipynb #29b592aa
 def processor()->str:  # the machine's architecture where the system does not tell
