@@ -205,7 +205,7 @@ def _path_of(
     for split, chosen in enumerate(combinations(range(n_groups), n_tested)): tested[split, list(chosen)] = True
     return np.where(tested, tested.cumsum(axis=0) - 1, -1)
 
-# %% ../../nbs/20_evaluation.splits.ipynb #ac54d2eb
+# %% ../../nbs/20_evaluation.splits.ipynb #48c07ab0
 class CombinatorialPurgedKFold(_Splitter):
     """Test every combination of groups of timestamps, train on the others, purged around every test block
 
@@ -228,7 +228,7 @@ class CombinatorialPurgedKFold(_Splitter):
             raise InputError(f"n_test_splits is below n_splits, {self.n_splits}: a fold trains on the groups that it does not test", self.n_test_splits)
     @property
     def n_paths(self)->int:
-        "The number of complete histories, each group's share of the splits: C(N-1, k-1)"
+        "The number of complete paths, which is how often each group is tested: C(N-1, k-1)"
         return comb(self.n_splits - 1, self.n_test_splits - 1)
     def get_n_splits(self, X=None, y=None, groups=None)->int:
         "The number of folds, C(N, k)"
@@ -240,14 +240,14 @@ class CombinatorialPurgedKFold(_Splitter):
         folds = [_joined(chosen) for chosen in combinations(_groups(len(line.times), self.n_splits), self.n_test_splits)]
         return _hand_out(line, folds, lambda blocks: _deadline_around(line, blocks, self.embargo))
 
-# %% ../../nbs/20_evaluation.splits.ipynb #8b9f6328
+# %% ../../nbs/20_evaluation.splits.ipynb #787ac5cf
 def backtest_paths(
     splitter:CombinatorialPurgedKFold,  # made the splits
     predictions:Iterable,               # per split, in the order of `split`: a number for each of its test rows
     X:Any,                              # the n rows that were split
     y:Any=None,                         # gives the index when X is an array
 )->np.ndarray:                          # (n, n_paths) predictions, in X's row order
-    "Complete out-of-sample histories from the predictions of all combinations of groups"
+    "Complete out-of-sample paths from the predictions of every combination of groups"
     predictions, line = [np.asarray(one, dtype=float) for one in predictions], timeline(X, y)
     edges = [first for first, _ in _groups(len(line.times), splitter.n_splits)]
     group, path_of = np.searchsorted(edges, line.at, side="right") - 1, _path_of(splitter.n_splits, splitter.n_test_splits)

@@ -14,12 +14,13 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
 from ..core import InputError, Registry, unknown_name
-from ..evaluation.splits import with_label_end
+from ..evaluation.splits import CombinatorialPurgedKFold, backtest_paths, with_label_end
 
 # %% auto #0
 __all__ = ['models', 'model_checks', 'check_features', 'check_alignment', 'same_columns', 'CheckedInputs', 'model_parameters',
            'make_model', 'list_models', 'contract_data', 'check_predictions', 'check_reproducible', 'check_parameters',
-           'check_refusals', 'check_inputs_untouched', 'check_row_by_row', 'check_model', 'predict_out_of_fold']
+           'check_refusals', 'check_inputs_untouched', 'check_row_by_row', 'check_model', 'predict_out_of_fold',
+           'predict_paths']
 
 # %% ../../nbs/40_models.base.ipynb #f20082f9
 def check_features(
@@ -220,23 +221,45 @@ def check_model(
     return list(model_checks)
 
 # %% ../../nbs/40_models.base.ipynb #609fd207
+def _predict_fold(model, X:pd.DataFrame, y:pd.Series, train:np.ndarray, test:np.ndarray, fold:int)->np.ndarray:
+    "The test rows' predictions by a clone that was trained on the labelled training rows"
+    train = train[y.notna().to_numpy()[train]]
+    if not len(train): raise InputError("A fold trains on at least one labelled row", f"none in fold {fold}", "Use fewer folds or more data.")
+    return clone(model).fit(X.iloc[train], y.iloc[train]).predict(X.iloc[test])
+
+# %% ../../nbs/40_models.base.ipynb #5c1d7e20
 def predict_out_of_fold(
     model:BaseEstimator,         # unfitted, or fitted elsewhere: it is cloned and never changed
     X:pd.DataFrame,              # (n, f) features
     y:pd.Series,                 # n targets; rows with NaN are predicted, never trained on
-    splitter:Any,                # has split(X, y), for example WalkForward(4)
+    splitter:Any,                # has split(X, y) and tests a row once at most, for example WalkForward(4) or PurgedKFold(5)
     *,
     label_end:pd.Series|None=None,  # when each label is known, for purging
 )->pd.Series:                    # on the index of X; NaN where a row was never tested
     "Predictions for rows outside the training part of their fold"
     check_features(X)
     check_alignment(X, y)
-    known, tested = y.notna().to_numpy(), np.zeros(len(X), dtype=bool)
-    prediction = np.full(len(X), np.nan)
+    prediction, tested = np.full(len(X), np.nan), np.zeros(len(X), dtype=bool)
     for fold, (train, test) in enumerate(with_label_end(splitter, label_end).split(X, y)):
-        train = train[known[train]]
-        if not len(train): raise InputError("A fold trains on at least one labelled row", f"none in fold {fold}", "Use fewer folds or more data.")
-        if tested[test].any(): raise InputError("A row is tested in one fold only", type(splitter).__name__, "Use WalkForward or PurgedKFold.")
-        prediction[test] = clone(model).fit(X.iloc[train], y.iloc[train]).predict(X.iloc[test])
+        if tested[test].any():
+            raise InputError("A row is tested in one fold only", type(splitter).__name__, "Use WalkForward or PurgedKFold; predict_paths takes a CombinatorialPurgedKFold.")
+        prediction[test] = _predict_fold(model, X, y, train, test, fold)
         tested[test] = True
     return pd.Series(prediction, index=X.index, name="prediction")
+
+# %% ../../nbs/40_models.base.ipynb #c92f04b7
+def predict_paths(
+    model:BaseEstimator,         # unfitted, or fitted elsewhere: it is cloned and never changed
+    X:pd.DataFrame,              # (n, f) features
+    y:pd.Series,                 # n targets; rows with NaN are predicted, never trained on
+    splitter:CombinatorialPurgedKFold,  # each of its C(N, k) splits trains a model
+    *,
+    label_end:pd.Series|None=None,  # when each label is known, for purging
+)->pd.DataFrame:                 # (n, n_paths) on the index of X, a column per path
+    "Out-of-sample predictions of every row on every path of a combinatorial splitter"
+    check_features(X)
+    check_alignment(X, y)
+    if not isinstance(splitter, CombinatorialPurgedKFold): raise InputError("Paths come from a CombinatorialPurgedKFold", type(splitter).__name__, "Use predict_out_of_fold for one series of predictions.")
+    folds = with_label_end(splitter, label_end).split(X, y)
+    predictions = [_predict_fold(model, X, y, train, test, fold) for fold, (train, test) in enumerate(folds)]
+    return pd.DataFrame(backtest_paths(splitter, predictions, X), index=X.index).rename_axis(columns="path")
