@@ -79,7 +79,7 @@ def _known_by_horizon(
     known[now[same]] = at[later[same]]
     return known
 
-# %% ../../nbs/18_evaluation.timeline.ipynb #cef54c43
+# %% ../../nbs/18_evaluation.timeline.ipynb #65d29f69
 def _ends_for(
     label_end:pd.Series,  # timestamps at which labels are known, NaT without a label
     index:pd.Index,       # X's index
@@ -89,13 +89,15 @@ def _ends_for(
     if label_end.index is index or label_end.index.equals(index): return pd.Index(label_end.array)
     if label_end.index.nlevels != index.nlevels:
         raise InputError("label_end is indexed like X", f"{label_end.index.nlevels} levels for {index.nlevels}", "Make it from the panel that X comes from.")
-    keys = _keys(label_end.index, index)
-    there = np.flatnonzero(keys != -1)       # the rest belongs to rows that X does not have
-    if not (found := keys[there]).is_unique: raise InputError("label_end has one entry per row", label_end.index[there][found.duplicated()][0], "Drop the duplicates.")
-    where = found.get_indexer(_keys(index, index))
-    if (where < 0).any():
-        raise InputError("label_end holds every row of X", f"{(where < 0).sum()} rows without, the first {index[where < 0][0]}", "Make it from the panel that X comes from.")
-    return pd.Index(label_end.array[there[where]])
+    row = _keys(index, index).get_indexer(_keys(label_end.index, index))   # the row of X that each end belongs to, -1 where X has none
+    entries = np.flatnonzero(row >= 0)
+    count = np.bincount(row[entries], minlength=len(index))
+    if (count > 1).any(): raise InputError("label_end has one entry per row", index[count > 1][0], "Drop the duplicates.")
+    if (count < 1).any():
+        raise InputError("label_end holds every row of X", f"{(count < 1).sum()} rows without, the first {index[count < 1][0]}", "Make it from the panel that X comes from.")
+    where = np.empty(len(index), np.int64)
+    where[row[entries]] = entries
+    return pd.Index(label_end.array[where])
 
 # %% ../../nbs/18_evaluation.timeline.ipynb #e93e4120
 def _clock(x:pd.Index)->str:
