@@ -11,9 +11,9 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import KFold, TimeSeriesSplit
 
 from alphaplus_ml.core import InputError, UnknownNameError
-from alphaplus_ml.evaluation.splits import WalkForward
+from alphaplus_ml.evaluation.splits import CombinatorialPurgedKFold, PurgedKFold, WalkForward
 from alphaplus_ml.models.base import (check_model, contract_data, list_models, make_model, model_checks, model_parameters, models, predict_out_of_fold,
-                                      same_columns)
+                                      predict_paths, same_columns)
 
 SMALL = {"lightgbm": dict(n_estimators=15, min_child_samples=20, n_jobs=1)}   # quick to train
 
@@ -158,6 +158,44 @@ def test_out_of_fold_equals_a_loop(name):
     found = predict_out_of_fold(small(name), X, y, WalkForward(3, embargo=2, train_size=30), label_end=ends)
     pd.testing.assert_series_equal(found, expected)
     assert found.iloc[-3:].notna().all()   # unlabelled rows are predicted
+
+def test_purged_k_fold_predicts_every_row_as_a_loop_does(spy):
+    X, y = panel()
+    ends = ends_of(X.index, 3)
+    y = y.where(ends.notna())
+    found = predict_out_of_fold(Ridge(), X, y, PurgedKFold(4, embargo=1), label_end=ends)
+    for train, test in PurgedKFold(4, embargo=1, label_end=ends).split(X):
+        np.testing.assert_allclose(found.iloc[test], Ridge().fit(X.iloc[train], y.iloc[train]).predict(X.iloc[test]))
+    assert found.notna().all()
+
+@pytest.mark.parametrize("n_splits, n_test_splits", [(5, 1), (5, 2), (5, 4)])
+def test_paths_hold_the_predictions_of_every_split(spy, n_splits, n_test_splits):
+    X, y = panel()
+    order = np.random.default_rng(1).permutation(len(X))
+    X, y, kept = X.iloc[order], y.iloc[order].mask(np.random.default_rng(0).random(len(y)) < 0.1), X.copy()
+    ends = ends_of(kept.index, 3)
+    splitter = CombinatorialPurgedKFold(n_splits, n_test_splits, embargo=1)
+    found = predict_paths(spy, X, y, splitter, label_end=ends)
+    assert found.index.equals(X.index) and list(found) == list(range(splitter.n_paths)) and found.notna().all(axis=None)
+    seen = {row: [] for row in range(len(X))}
+    for number, (train, test) in enumerate(CombinatorialPurgedKFold(n_splits, n_test_splits, embargo=1, label_end=ends).split(X)):
+        train = [row for row in train if not np.isnan(y.iloc[row])]
+        assert Spy.seen[number][0].equals(X.index[train]) and Spy.seen[number][1].equals(y.iloc[train])
+        for row in test: seen[row].append(y.iloc[train].mean())
+    np.testing.assert_allclose(found, list(seen.values()))   # a row's j-th test is its prediction on path j
+    assert splitter.label_end is None and not hasattr(spy, "mean_")
+
+def test_one_path_is_purged_k_fold():
+    X, y = panel()
+    paths = predict_paths(Ridge(), X, y, CombinatorialPurgedKFold(5, 1, horizon=3))
+    np.testing.assert_array_equal(paths[0], predict_out_of_fold(Ridge(), X, y, PurgedKFold(5, horizon=3)))
+
+def test_what_gives_no_paths_is_refused():
+    X, y = panel()
+    with pytest.raises(InputError, match="CombinatorialPurgedKFold; got 'PurgedKFold'"): predict_paths(Ridge(), X, y, PurgedKFold(4))
+    with pytest.raises(InputError, match="predict_paths"): predict_out_of_fold(Ridge(), X, y, CombinatorialPurgedKFold(4, 2))
+    with pytest.raises(InputError, match="labelled row.*fold 0"): predict_paths(Ridge(), X, y*np.nan, CombinatorialPurgedKFold(4, 2))
+    with pytest.raises(InputError, match="index of the features"): predict_paths(Ridge(), X, y.iloc[::-1], CombinatorialPurgedKFold(4, 2))
 
 @pytest.mark.parametrize("name", models)
 def test_later_labels_do_not_change_earlier_predictions(name):

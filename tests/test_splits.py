@@ -313,6 +313,11 @@ def test_rows_in_any_order_and_the_index_of_a_subset(make):
     sorted_part = part.sort_values()
     for (train, test), (train_s, test_s) in zip(make(label_end=ends).split(part), make(label_end=ends).split(sorted_part), strict=True):
         assert set(part[train]) == set(sorted_part[train_s]) and set(part[test]) == set(sorted_part[test_s])
+    backwards = pd.MultiIndex(levels=[days[::-1], ["C", "B", "A"]], codes=[29 - part.codes[0].astype(int), 2 - part.codes[1].astype(int)], names=part.names)
+    assert list(backwards) == list(part) and listed(make(label_end=ends), backwards) == listed(make(label_end=ends), part)
+    mixed = days[np.random.default_rng(4).permutation(30)]
+    for (train, test), (train_s, test_s) in zip(make(horizon=2).split(mixed), make(horizon=2).split(days), strict=True):
+        assert set(mixed[train]) == set(days[train_s]) and set(mixed[test]) == set(days[test_s])
     fresh = pd.MultiIndex.from_tuples(list(part), names=part.names)
     assert listed(make(label_end=ends), part) == listed(make(label_end=ends[fresh]), fresh)
 
@@ -342,6 +347,7 @@ def test_a_splitter_is_a_scikit_learn_citizen(make):
         assert len(cross_val_score(LinearRegression(), *data, cv=splitter, groups=np.arange(90))) == splitter.get_n_splits()
     search = GridSearchCV(LinearRegression(), {"fit_intercept": [True, False]}, cv=splitter).fit(X, y)
     assert search.n_splits_ == splitter.get_n_splits() and len(repr(search)) < 1000
+    assert not hasattr(splitter, "set_split_request")             # groups are nobody's to ask for, as with scikit-learn's own
     with sklearn.config_context(enable_metadata_routing=True): assert len(cross_val_score(LinearRegression(), X, y, cv=splitter)) == splitter.get_n_splits()
     assert X.index.equals(grid) and ends.equals(pd.Series(grid.get_level_values(0) + pd.Timedelta("2D"), index=grid))
 
