@@ -20,8 +20,8 @@ from ..core import InputError, need
 from .timeline import NEVER, Timeline, timeline
 
 # %% auto #0
-__all__ = ['Block', 'KINDS', 'WalkForward', 'PurgedKFold', 'CombinatorialPurgedKFold', 'backtest_paths', 'with_label_end',
-           'split_holdout', 'plot_splits']
+__all__ = ['Block', 'KINDS', 'Splitter', 'WalkForward', 'PurgedKFold', 'CombinatorialPurgedKFold', 'backtest_paths',
+           'with_label_end', 'split_holdout', 'plot_splits']
 
 # %% ../../nbs/20_evaluation.splits.ipynb #8b52500c
 Block = tuple[int, int]  # a run of timestamps: the first position, and the one behind the last
@@ -91,9 +91,9 @@ def _check_counts(
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
             raise InputError(f"{name} is a whole number, at least {low}", value)
 
-# %% ../../nbs/20_evaluation.splits.ipynb #7a5266cf
-class _Splitter(BaseEstimator):
-    "The part of scikit-learn's protocol that is the same for every splitter"
+# %% ../../nbs/20_evaluation.splits.ipynb #db0191b5
+class Splitter(BaseEstimator):
+    "What the splitters have in common; each of them says which rows its folds hold"
     __metadata_request__split = {"groups": UNUSED}
     def __repr__(self, N_CHAR_MAX=700):
         values = {name: f"<{len(value)} label ends>" if isinstance(value, pd.Series) else value for name, value in self.get_params(deep=False).items()}
@@ -127,8 +127,8 @@ def _last_blocks(
                          f"{n_times} timestamps" + (f" for blocks of {size}" if size else ""), "Use fewer splits, a smaller test_size, or more data.")
     return [(first, first + size) for first in range(start, n_times, size)]
 
-# %% ../../nbs/20_evaluation.splits.ipynb #e436fadb
-class WalkForward(_Splitter):
+# %% ../../nbs/20_evaluation.splits.ipynb #173c78f7
+class WalkForward(Splitter):
     "Train on the past, test on the block that follows; training rows whose labels reach into the block are purged"
     def __init__(self,
         n_splits:int=5,                 # number of folds
@@ -143,7 +143,7 @@ class WalkForward(_Splitter):
         self.train_size, self.test_size, self.label_end = train_size, test_size, label_end
         self._check()
     def _check(self): _check_counts(self, n_splits=1, train_size=1, test_size=1)
-    def split(self, X, y=None, groups=None)->Iterator[tuple[np.ndarray, np.ndarray]]:
+    def split(self, X:Any, y:Any=None, groups:Any=None)->Iterator[tuple[np.ndarray, np.ndarray]]:  # training and test positions per fold, in X's row order
         "The folds, all checked before the first is given"
         self._check()
         line = timeline(X, y, self.horizon, self.label_end)
@@ -160,8 +160,8 @@ def _groups(
     edges = np.cumsum([0] + [len(part) for part in np.array_split(np.arange(n_times), n)]).tolist()
     return list(zip(edges[:-1], edges[1:]))
 
-# %% ../../nbs/20_evaluation.splits.ipynb #535dbf7c
-class PurgedKFold(_Splitter):
+# %% ../../nbs/20_evaluation.splits.ipynb #18f1414a
+class PurgedKFold(Splitter):
     """Test each group of timestamps once, train on the others; training rows are purged on both sides of the group
 
     References
@@ -177,7 +177,7 @@ class PurgedKFold(_Splitter):
         self.n_splits, self.horizon, self.embargo, self.label_end = n_splits, horizon, embargo, label_end
         self._check()
     def _check(self): _check_counts(self, n_splits=2)
-    def split(self, X, y=None, groups=None)->Iterator[tuple[np.ndarray, np.ndarray]]:
+    def split(self, X:Any, y:Any=None, groups:Any=None)->Iterator[tuple[np.ndarray, np.ndarray]]:  # training and test positions per fold, in X's row order
         "The folds, all checked before the first is given"
         self._check()
         line = timeline(X, y, self.horizon, self.label_end)
@@ -205,8 +205,8 @@ def _path_of(
     for split, chosen in enumerate(combinations(range(n_groups), n_tested)): tested[split, list(chosen)] = True
     return np.where(tested, tested.cumsum(axis=0) - 1, -1)
 
-# %% ../../nbs/20_evaluation.splits.ipynb #48c07ab0
-class CombinatorialPurgedKFold(_Splitter):
+# %% ../../nbs/20_evaluation.splits.ipynb #1992cb52
+class CombinatorialPurgedKFold(Splitter):
     """Test every combination of groups of timestamps, train on the others, purged around every test block
 
     References
@@ -227,13 +227,13 @@ class CombinatorialPurgedKFold(_Splitter):
         if self.n_test_splits >= self.n_splits:
             raise InputError(f"n_test_splits is below n_splits, {self.n_splits}: a fold trains on the groups that it does not test", self.n_test_splits)
     @property
-    def n_paths(self)->int:
+    def n_paths(self)->int:  # at least 1
         "The number of complete paths, which is how often each group is tested: C(N-1, k-1)"
         return comb(self.n_splits - 1, self.n_test_splits - 1)
-    def get_n_splits(self, X=None, y=None, groups=None)->int:
+    def get_n_splits(self, X:Any=None, y:Any=None, groups:Any=None)->int:  # how many folds `split` gives
         "The number of folds, C(N, k)"
         return comb(self.n_splits, self.n_test_splits)
-    def split(self, X, y=None, groups=None)->Iterator[tuple[np.ndarray, np.ndarray]]:
+    def split(self, X:Any, y:Any=None, groups:Any=None)->Iterator[tuple[np.ndarray, np.ndarray]]:  # training and test positions per fold, in X's row order
         "The folds in the lexicographic order of their test groups, all checked before the first is given"
         self._check()
         line = timeline(X, y, self.horizon, self.label_end)
