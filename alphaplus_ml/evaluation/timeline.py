@@ -29,17 +29,7 @@ def _index_of(X, y=None)->pd.Index:
         raise InputError("Timestamps stand in the index", "a column of X", "Use X.set_index(['timestamp', 'symbol']), or give y with that index.")
     return pd.RangeIndex(n)
 
-# %% ../../nbs/18_evaluation.timeline.ipynb #7aee8f78
-def _keys(
-    index:pd.Index,  # n entries: (timestamp, symbol), or anything with one level
-    known:pd.Index,  # the index whose timestamps and symbols are counted
-)->pd.Index:         # n whole numbers; an index of one level stays as it is
-    "Entries as numbers: equal where the entries are equal"
-    if not isinstance(index, pd.MultiIndex): return index
-    first, second = (np.append(there.get_indexer(own), -1)[codes].astype(np.int64) for there, own, codes in zip(known.levels, index.levels, index.codes))
-    return pd.Index(np.where((first < 0) | (second < 0), -1, first*len(known.levels[1]) + second))
-
-# %% ../../nbs/18_evaluation.timeline.ipynb #6403e892
+# %% ../../nbs/18_evaluation.timeline.ipynb #48bbeeab
 def _check_index(index:pd.Index)->None:
     "Refuse an index that gives a row no place, or two rows the same"
     if not len(index): raise InputError("X has rows", 0, "Give the splitter the rows to split.")
@@ -48,8 +38,8 @@ def _check_index(index:pd.Index)->None:
         raise InputError("A panel's index has the levels (timestamp, symbol)", list(index.names), "Set the index to both, timestamps first.")
     missing = (index.codes[0] < 0) | (index.codes[1] < 0) if panel else index.isna()
     if missing.any(): raise InputError("Every row has a timestamp, and in a panel a symbol", f"{missing.sum()} rows without", "Drop these rows.")
-    if not (keys := _keys(index, index)).is_unique:
-        raise InputError("Every row has an index entry of its own", index[keys.duplicated()][0], "Drop the duplicates, or use a (timestamp, symbol) index.")
+    if not index.is_unique:
+        raise InputError("Every row has an index entry of its own", index[index.duplicated()][0], "Drop the duplicates, or use a (timestamp, symbol) index.")
 
 # %% ../../nbs/18_evaluation.timeline.ipynb #8f04debd
 def _place(
@@ -79,7 +69,7 @@ def _known_by_horizon(
     known[now[same]] = at[later[same]]
     return known
 
-# %% ../../nbs/18_evaluation.timeline.ipynb #65d29f69
+# %% ../../nbs/18_evaluation.timeline.ipynb #6980e181
 def _ends_for(
     label_end:pd.Series,  # timestamps at which labels are known, NaT without a label
     index:pd.Index,       # X's index
@@ -89,14 +79,10 @@ def _ends_for(
     if label_end.index is index or label_end.index.equals(index): return pd.Index(label_end.array)
     if label_end.index.nlevels != index.nlevels:
         raise InputError("label_end is indexed like X", f"{label_end.index.nlevels} levels for {index.nlevels}", "Make it from the panel that X comes from.")
-    row = _keys(index, index).get_indexer(_keys(label_end.index, index))   # the row of X that each end belongs to, -1 where X has none
-    entries = np.flatnonzero(row >= 0)
-    count = np.bincount(row[entries], minlength=len(index))
-    if (count > 1).any(): raise InputError("label_end has one entry per row", index[count > 1][0], "Drop the duplicates.")
-    if (count < 1).any():
-        raise InputError("label_end holds every row of X", f"{(count < 1).sum()} rows without, the first {index[count < 1][0]}", "Make it from the panel that X comes from.")
-    where = np.empty(len(index), np.int64)
-    where[row[entries]] = entries
+    if not label_end.index.is_unique: raise InputError("label_end has one entry per row", label_end.index[label_end.index.duplicated()][0], "Drop the duplicates.")
+    where = label_end.index.get_indexer(index)
+    if (where < 0).any():
+        raise InputError("label_end holds every row of X", f"{(where < 0).sum()} rows without, the first {index[where < 0][0]}", "Make it from the panel that X comes from.")
     return pd.Index(label_end.array[where])
 
 # %% ../../nbs/18_evaluation.timeline.ipynb #e93e4120
