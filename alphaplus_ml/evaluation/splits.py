@@ -282,8 +282,8 @@ def split_holdout(
     size = max(1, round(fraction*len(timeline(X).times)))
     return next(WalkForward(1, horizon=horizon, test_size=size, label_end=label_end).split(X))
 
-# %% ../../nbs/20_evaluation.splits.ipynb #96a29eef
-KINDS = {"train": "tab:blue", "purged": "lightgrey", "embargoed": "dimgrey", "test": "tab:orange"}  # what a timestamp can be in a fold, and its colour
+# %% ../../nbs/20_evaluation.splits.ipynb #d020f0a2
+KINDS = {"train": "tab:blue", "purged": "lightgrey", "embargoed": "#333333", "test": "tab:orange"}  # what a timestamp can be in a fold, and its colour
 
 def _stretches(
     train:np.ndarray,  # positions of the timestamps that train
@@ -293,8 +293,7 @@ def _stretches(
 )->dict[str, list[tuple[int, int]]]:  # per kind the (start, length) of its stretches
     "A fold as coloured stretches of time"
     used, kind = np.r_[free, test], np.full(n_times, -1)
-    for code, where in enumerate([train, slice(used.min(), used.max() + 1), free, test]): kind[where] = code
-    kind[train[~np.isin(train, test)]] = 0
+    for name, where in {"purged": slice(used.min(), used.max() + 1), "embargoed": free, "train": train, "test": test}.items(): kind[where] = list(KINDS).index(name)
     starts = np.flatnonzero(np.diff(kind, prepend=-2))
     lengths = np.diff(starts, append=n_times)
     return {name: [(int(s), int(l)) for s, l in zip(starts, lengths) if kind[s] == code] for code, name in enumerate(KINDS)}
