@@ -55,14 +55,13 @@ def _deadline_before(
     position, start = np.arange(len(line.times)), first - embargo
     return np.where((position < start) & (position >= first - (train_size or first)), start, -1)
 
-# %% ../../nbs/20_evaluation.splits.ipynb #17a8f766
+# %% ../../nbs/20_evaluation.splits.ipynb #ddf5d0a9
 def _check_train(line:Timeline, blocks:list[Block], deadline:np.ndarray)->None:
     "Refuse a fold without training rows"
     if not (line.first_known <= deadline).any():
         raise InputError("Every fold has rows to train on after purging", f"none for the test block that starts at {line.times[blocks[0][0]]}",
                          "Use fewer splits, a shorter horizon or embargo, or more data.")
 
-# %% ../../nbs/20_evaluation.splits.ipynb #32601032
 def _rows(line:Timeline, blocks:list[Block], deadline:np.ndarray)->tuple[np.ndarray, np.ndarray]:
     "The positions of a fold's training and test rows"
     tested = np.zeros(len(line.times), dtype=bool)
@@ -298,12 +297,6 @@ def _stretches(
     lengths = np.diff(starts, append=n_times)
     return {name: [(int(s), int(l)) for s, l in zip(starts, lengths) if kind[s] == code] for code, name in enumerate(KINDS)}
 
-# %% ../../nbs/20_evaluation.splits.ipynb #4f62fa55
-def _label_time(axes, times:pd.Index)->None:
-    "Label a horizontal axis of timestamp positions with the timestamps"
-    ticks = np.linspace(0, len(times) - 1, min(6, len(times))).astype(int)
-    axes.set_xticks(ticks, [f"{times[k]:%Y-%m-%d}" if isinstance(times, pd.DatetimeIndex) else times[k] for k in ticks])
-
 # %% ../../nbs/20_evaluation.splits.ipynb #fac5311a
 def _fold_stretches(splitter, X)->tuple[list[dict], pd.Index]:
     "Each fold's coloured stretches, and the timestamps"
@@ -312,7 +305,12 @@ def _fold_stretches(splitter, X)->tuple[list[dict], pd.Index]:
     pairs = zip(splitter.split(X), bare.split(X))
     return [_stretches(*(np.unique(line.at[rows]) for rows in (train, free, test)), len(line.times)) for (train, test), (free, _) in pairs], line.times
 
-# %% ../../nbs/20_evaluation.splits.ipynb #6c832564
+# %% ../../nbs/20_evaluation.splits.ipynb #da043609
+def _label_time(axes, times:pd.Index)->None:
+    "Label a horizontal axis of timestamp positions with the timestamps"
+    ticks = np.linspace(0, len(times) - 1, min(6, len(times))).astype(int)
+    axes.set_xticks(ticks, [f"{times[k]:%Y-%m-%d}" if isinstance(times, pd.DatetimeIndex) else times[k] for k in ticks])
+
 def plot_splits(
     splitter:Any,  # anything with split(X)
     X:Any,         # the rows to split
