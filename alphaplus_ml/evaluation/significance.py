@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..core import InputError, need
+from ..core import InputError, need, unknown_name
 
 # %% auto #0
-__all__ = ['statistics', 'optimal_block_length', 'Interval', 'bootstrap_interval', 'per_timestamp', 'LossTest', 'diebold_mariano',
-           'adjust_p_values']
+__all__ = ['statistics', 'optimal_block_length', 'Interval', 'bootstrap_interval', 'per_timestamp', 'TestResult', 'LossTest',
+           'diebold_mariano', 'clark_west', 'nadeau_bengio', 'discordant', 'mcnemar', 'SuperiorAbility',
+           'superior_predictive_ability', 'ConfidenceSet', 'model_confidence_set', 'adjust_p_values']
 
 # %% ../../nbs/22_evaluation.significance.ipynb #68a174c5
 def _complete(
@@ -126,23 +127,37 @@ def _long_run_variance(d, horizon, kernel):
 
 # %% ../../nbs/22_evaluation.significance.ipynb #7e135ba7
 @dataclass(frozen=True)
-class LossTest:
-    "Whether two forecasts' mean losses differ; unpacks into statistic and p_value"
-    statistic:float     # below zero when a's loss is smaller; NaN when the difference does not vary
-    p_value:float       # of equal mean losses, against the alternative; NaN when the statistic is
-    n:int               # timestamps
-    horizon:int         # h, the forecasts' horizon in bars
-    alternative:str     # two-sided, less (a's loss is smaller) or greater (b's is)
-    variance:str        # the kernel that was used
-    fell_back:bool      # Bartlett's weights replaced a variance that was not positive
+class TestResult:
+    "A test of no difference; unpacks into statistic and p_value"
+    statistic:float     # NaN when what is tested does not vary
+    p_value:float       # of no difference, against the alternative; NaN when the statistic is
+    n:int               # observations: timestamps, folds, or rows on which two classifiers disagree
+    alternative:str     # two-sided, less or greater
     def __iter__(self): return iter((self.statistic, self.p_value))
 
+# %% ../../nbs/22_evaluation.significance.ipynb #b8fb5752
+@dataclass(frozen=True)
+class LossTest(TestResult):
+    "Whether two forecasts' mean losses differ; unpacks into statistic and p_value"
+    horizon:int         # h, the forecasts' horizon in bars
+    variance:str        # the kernel that was used, acf or bartlett
+    fell_back:bool      # Bartlett's weights replaced a variance that was not positive
+
 # %% ../../nbs/22_evaluation.significance.ipynb #eade9513
-def _student(statistic, degrees, alternative):
-    "The p-value of a t statistic"
-    tails = {"two-sided": lambda t: 2*stats.t.sf(abs(t), degrees), "less": lambda t: stats.t.cdf(t, degrees), "greater": lambda t: stats.t.sf(t, degrees)}
+def _tail(distribution, statistic, alternative):
+    "The p-value of a statistic under scipy's frozen distribution, which is symmetric"
+    tails = {"two-sided": lambda x: 2*distribution.sf(abs(x)), "less": distribution.cdf, "greater": distribution.sf}
     if alternative not in tails: raise InputError(f"An alternative is one of {', '.join(tails)}", alternative)
     return float(tails[alternative](statistic))
+
+# %% ../../nbs/22_evaluation.significance.ipynb #a47d6eb5
+def _spread(d, horizon, kernel):
+    "The long-run variance of d, the kernel that was used, and whether Bartlett's had to step in; 0 when d does not vary"
+    if not 1 <= horizon < len(d) or horizon != int(horizon): raise InputError("A horizon is a whole number of bars, at least 1 and below the number of losses", horizon)
+    if kernel not in ("acf", "bartlett"): raise InputError("A variance is acf or bartlett", kernel)
+    if np.ptp(d) == 0: return 0.0, kernel, False
+    spread = _long_run_variance(d, int(horizon), kernel)
+    return (spread, kernel, False) if spread > 0 or kernel == "bartlett" else (_long_run_variance(d, int(horizon), "bartlett"), "bartlett", True)
 
 # %% ../../nbs/22_evaluation.significance.ipynb #1e28c30d
 def diebold_mariano(
@@ -160,23 +175,210 @@ def diebold_mariano(
     """
     d = _loss_difference(loss_a, loss_b)
     n = len(d)
-    if not 1 <= horizon < n or horizon != int(horizon): raise InputError("A horizon is a whole number of bars, at least 1 and below the number of losses", horizon)
-    if variance not in ("acf", "bartlett"): raise InputError("A variance is acf or bartlett", variance)
-    spread = 0.0 if np.ptp(d) == 0 else _long_run_variance(d, horizon, variance)
-    fell_back = spread <= 0 and variance == "acf" and np.ptp(d) > 0
-    if fell_back: spread, variance = _long_run_variance(d, horizon, "bartlett"), "bartlett"
+    spread, kernel, fell_back = _spread(d, horizon, variance)
     small = np.sqrt((n + 1 - 2*horizon + horizon*(horizon - 1)/n)/n)
     statistic = float(d.mean()/np.sqrt(spread/n)*small) if spread > 0 else np.nan
-    return LossTest(statistic, _student(statistic, n - 1, alternative), n, horizon, alternative, variance, bool(fell_back))
+    return LossTest(statistic, _tail(stats.t(n - 1), statistic, alternative), n, alternative, int(horizon), kernel, fell_back)
+
+# %% ../../nbs/22_evaluation.significance.ipynb #a0a51334
+def _aligned(*series):
+    "Arrays of one length, of which those that are Series have the same index; and that index, or None"
+    indexes = [one.index for one in series if isinstance(one, pd.Series)]
+    if any(not index.equals(indexes[0]) for index in indexes): raise InputError("Series that are compared have the same index", [len(index) for index in indexes], "Keep the rows that all have.")
+    arrays = [_complete(one, "A forecast or a realised series", 2) for one in series]
+    if len({array.shape for array in arrays}) > 1 or arrays[0].ndim != 1: raise InputError("Series that are compared have the same length", [array.shape for array in arrays])
+    return arrays, indexes[0] if indexes else None
+
+# %% ../../nbs/22_evaluation.significance.ipynb #b56bc471
+def clark_west(
+    y,                        # realised values in time order; on a panel's index everything is averaged per timestamp
+    benchmark,                # forecasts of the smaller model, which the larger one contains
+    model,                    # forecasts of the larger model
+    horizon:int=1,            # h, the forecasts' horizon in bars
+    variance:str="acf",       # autocovariances to lag h-1, or "bartlett"
+)->LossTest:                  # above zero when the larger model helps; the alternative is "greater"
+    """Clark and West's test of equal accuracy for nested models: adjusted squared errors, normal distribution
+
+    References
+    ----------
+    Clark, West (2007), Approximately Normal Tests for Equal Predictive Accuracy in Nested Models, Journal of Econometrics 138
+    """
+    (y, small, large), index = _aligned(y, benchmark, model)
+    adjusted = (y - small)**2 - (y - large)**2 + (small - large)**2
+    d = _loss_difference(*(pd.Series(one, index) for one in (adjusted, np.zeros(len(adjusted)))))
+    spread, kernel, fell_back = _spread(d, horizon, variance)
+    statistic = float(d.mean()/np.sqrt(spread/(len(d) - 1))) if spread > 0 else np.nan   # the t value of a regression on a constant
+    return LossTest(statistic, _tail(stats.norm(), statistic, "greater"), len(d), "greater", int(horizon), kernel, fell_back)
+
+# %% ../../nbs/22_evaluation.significance.ipynb #e531571e
+def nadeau_bengio(
+    differences,                  # k differences of two learners' scores, one per fold or resampling
+    n_train:int,                  # training rows of a fold
+    n_test:int,                   # test rows of a fold
+    alternative:str="two-sided",  # "greater": the first learner's scores are higher; "less": lower
+)->TestResult:                    # NaN when there is one fold, or all differences are equal
+    """The corrected resampled t test: variance times 1/k + n_test/n_train, k-1 degrees of freedom
+
+    References
+    ----------
+    Nadeau, Bengio (2003), Inference for the Generalization Error, Machine Learning 52
+    """
+    d = _complete(differences, "A series of fold differences", 1).ravel()
+    for name, rows in (("n_train", n_train), ("n_test", n_test)):
+        if not rows >= 1: raise InputError(f"{name} is a number of rows, at least 1", rows)
+    k, moves = len(d), np.ptp(d) > max(16*np.finfo(float).eps*np.abs(d).max(), np.sqrt(np.finfo(float).tiny))
+    statistic = float(d.mean()/np.sqrt(d.var(ddof=1)*(1/k + n_test/n_train))) if k > 1 and moves else np.nan
+    return TestResult(statistic, _tail(stats.t(max(k - 1, 1)), statistic, alternative), k, alternative)
+
+# %% ../../nbs/22_evaluation.significance.ipynb #adddff18
+def discordant(
+    y,              # true classes, n
+    first,          # classes predicted by the first classifier
+    second,         # classes predicted by the second
+)->tuple[int, int]: # b: only the first is right; c: only the second is
+    "Rows on which exactly one of two classifiers is right"
+    (y, first, second), _ = _aligned(y, first, second)
+    return int(((first == y) & (second != y)).sum()), int(((first != y) & (second == y)).sum())
+
+# %% ../../nbs/22_evaluation.significance.ipynb #7bee1484
+def mcnemar(
+    b:int,             # rows that only the first classifier gets right
+    c:int,             # rows that only the second gets right
+    exact:bool=False,  # the binomial distribution instead of chi-squared with continuity correction
+)->TestResult:         # two-sided; NaN when the two never disagree
+    """McNemar's test that two classifiers are equally often right
+
+    References
+    ----------
+    McNemar (1947), Psychometrika 12; Edwards (1948), Psychometrika 13 (the correction)
+    """
+    for name, count in (("b", b), ("c", c)):
+        if not (count >= 0 and count == int(count)): raise InputError(f"{name} is a number of rows, at least 0", count)
+    b, c = int(b), int(c)
+    if b + c == 0: return TestResult(np.nan, np.nan, 0, "two-sided")
+    if exact: return TestResult(float(min(b, c)), float(stats.binomtest(b, b + c).pvalue), b + c, "two-sided")
+    statistic = max(abs(b - c) - 1, 0)**2/(b + c)
+    return TestResult(float(statistic), float(stats.chi2.sf(statistic, 1)), b + c, "two-sided")
+
+# %% ../../nbs/22_evaluation.significance.ipynb #d1455c42
+def _loss_table(losses, fewest):
+    "Losses as a t x k frame, averaged per timestamp on a panel"
+    table = losses if isinstance(losses, pd.DataFrame) else pd.DataFrame(losses)
+    values = _complete(table, "A table of losses", 2)
+    if values.shape[1] < fewest: raise InputError(f"A table of losses has a column per model, at least {fewest}", values.shape)
+    if not table.columns.is_unique: raise InputError("Models have different names", table.columns[table.columns.duplicated()].tolist())
+    table = pd.DataFrame(values, table.index, table.columns)
+    return table.groupby(level="timestamp").mean() if isinstance(table.index, pd.MultiIndex) else table
+
+# %% ../../nbs/22_evaluation.significance.ipynb #1f9dcbbb
+def _block_length(d, block_length, n_bootstraps):
+    "The mean block length, checked: the one given, or the median of what the rule says for each column of differences"
+    if n_bootstraps < 1: raise InputError("A bootstrap draws at least once", n_bootstraps)
+    if block_length is None: return float(np.median([optimal_block_length(column) for column in d.T]))
+    if not 1 <= block_length <= len(d): raise InputError("A block length lies between 1 and the number of observations", block_length)
+    return float(block_length)
+
+# %% ../../nbs/22_evaluation.significance.ipynb #e0738406
+@dataclass(frozen=True)
+class SuperiorAbility(TestResult):
+    "Whether the best of many models beats the benchmark; unpacks into the largest mean advantage in standard errors and the consistent p_value"
+    lower:float         # the lower bound of the p-value
+    upper:float         # its upper bound: White's reality check, in standard errors
+    best:object         # name of the model with the largest advantage in standard errors; None when no advantage varies
+    block_length:float  # mean length of the drawn blocks
+
+# %% ../../nbs/22_evaluation.significance.ipynb #dcb1720e
+def superior_predictive_ability(
+    benchmark,                      # losses of the benchmark, t in time order; on a panel's index averaged per timestamp
+    losses,                         # losses of the models, t x k on the same rows
+    block_length:float|None=None,   # mean length of the bootstrap's blocks; by Politis and White's rule when None
+    n_bootstraps:int=1000,          # series that are drawn
+    seed:int=0,                     # of the draws
+)->SuperiorAbility:
+    """Hansen's test that the best of many models is better than a benchmark
+
+    References
+    ----------
+    Hansen (2005), A Test for Superior Predictive Ability, Journal of Business & Economic Statistics 23; White (2000), Econometrica 68
+    """
+    models, benchmark = _loss_table(losses, 1), per_timestamp(benchmark)
+    if benchmark.shape != (len(models),): raise InputError("The benchmark's losses and the models' have the same length", (benchmark.shape, models.shape))
+    advantage = np.column_stack([_loss_difference(benchmark, column) for column in models.to_numpy().T])
+    moving = np.ptp(advantage, axis=0) > 0
+    if not moving.any(): return SuperiorAbility(np.nan, np.nan, len(models), "greater", np.nan, np.nan, None, 1.0)
+    d, names = advantage[:, moving], models.columns[moving]
+    length, mean = _block_length(d, block_length, n_bootstraps), d.mean(axis=0)
+    drawn = need("arch.bootstrap").StationaryBootstrap(length, d, seed=seed).apply(lambda rows: rows.mean(axis=0), n_bootstraps)
+    error = drawn.std(axis=0)
+    score, clearly_worse = mean/error, -np.sqrt(2*np.log(np.log(max(len(d), 3))))
+    centres = {"lower": np.maximum(mean, 0), "consistent": np.where(score >= clearly_worse, mean, 0), "upper": mean}
+    p_values = {name: float((((drawn - centre)/error).max(axis=1) > max(score.max(), 0)).mean()) for name, centre in centres.items()}
+    return SuperiorAbility(float(max(score.max(), 0)), p_values["consistent"], len(d), "greater", p_values["lower"], p_values["upper"], names[score.argmax()], length)
+
+# %% ../../nbs/22_evaluation.significance.ipynb #7d0fc20d
+def _twins(values):
+    "Of every column, the best among those that differ from it by a constant only, and whether it equals that one"
+    mean, rounding = values.mean(axis=0), 16*np.finfo(float).eps*np.abs(values).max()
+    groups = [np.flatnonzero(np.abs((values - mean) - (column - column.mean())[:, None]).max(axis=0) <= rounding) for column in values.T]
+    best = np.array([group[mean[group] <= mean[group].min() + rounding][0] for group in groups])
+    return best, mean <= mean[best] + rounding
+
+# %% ../../nbs/22_evaluation.significance.ipynb #2a3c620e
+@dataclass(frozen=True)
+class ConfidenceSet:
+    "The models that may be the best one; unpacks into included, excluded and p_values"
+    included:list        # names of the models in the set, in the table's order
+    excluded:list        # names of the others
+    p_values:pd.Series   # by model: the smallest size at which it is excluded
+    size:float           # 1 - confidence
+    n:int                # timestamps
+    block_length:float   # mean length of the drawn blocks
+    def __iter__(self): return iter((self.included, self.excluded, self.p_values))
+
+# %% ../../nbs/22_evaluation.significance.ipynb #24c3b061
+def model_confidence_set(
+    losses,                         # t x k in time order, a column per model; on a panel's index averaged per timestamp
+    size:float=0.1,                 # 1 - confidence, above 0 and below 1
+    block_length:float|None=None,   # mean length of the bootstrap's blocks; by Politis and White's rule when None
+    n_bootstraps:int=1000,          # series that are drawn
+    seed:int=0,                     # of the draws
+)->ConfidenceSet:
+    """The models among which the best one is with a confidence of 1 - size, by the range statistic
+
+    References
+    ----------
+    Hansen, Lunde, Nason (2011), The Model Confidence Set, Econometrica 79
+    """
+    table = _loss_table(losses, 2)
+    if not 0 < size < 1: raise InputError("A size lies between 0 and 1", size, "Use size=0.1, the default.")
+    values = table.to_numpy()
+    best, equal = _twins(values)
+    kept = np.unique(best)
+    length, p_values = 1.0, pd.Series(1.0, kept)
+    if len(kept) > 1:
+        length = _block_length(values[:, kept] - values[:, kept].mean(axis=1, keepdims=True), block_length, n_bootstraps)
+        test = need("arch.bootstrap").MCS(values[:, kept], size, reps=n_bootstraps, block_size=length, seed=seed)
+        test.compute()
+        p_values = pd.Series(test.pvalues["Pvalue"].to_numpy(), kept[test.pvalues.index])
+    p_values = pd.Series(np.where(equal, p_values[best], 0.0), table.columns, name="p_value")
+    inside = p_values > size
+    return ConfidenceSet(list(table.columns[inside]), list(table.columns[~inside]), p_values, size, len(table), length)
 
 # %% ../../nbs/22_evaluation.significance.ipynb #1482359f
 def adjust_p_values(
     p_values,              # k p-values; a NaN stays one and is not counted
-    method:str="holm",     # any method of statsmodels' multipletests
+    method:str="holm",     # "holm", "fdr_bh" (Benjamini-Hochberg), or another of statsmodels' multipletests
 )->np.ndarray:             # k adjusted p-values in the same order
-    "p-values that account for how many there are"
+    """p-values that account for how many there are
+
+    References
+    ----------
+    Holm (1979), Scandinavian Journal of Statistics 6; Benjamini, Hochberg (1995), Journal of the Royal Statistical Society B 57
+    """
+    known = need("statsmodels.stats.multitest")
+    if method not in known.multitest_alias: raise unknown_name("adjustment of p-values", method, known.multitest_alias)
     adjusted = np.array(p_values, dtype=float)
     told = ~np.isnan(adjusted)
     if ((adjusted[told] < 0) | (adjusted[told] > 1)).any(): raise InputError("A p-value lies between 0 and 1", adjusted.tolist())
-    if told.any(): adjusted[told] = need("statsmodels.stats.multitest").multipletests(adjusted[told], method=method)[1]
+    if told.any(): adjusted[told] = known.multipletests(adjusted[told], method=method)[1]
     return adjusted
