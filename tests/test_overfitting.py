@@ -7,11 +7,11 @@ import pandas as pd
 import purgedcv
 import pytest
 from hypothesis import given, settings, strategies as st
-from scipy.stats import kurtosis, norm, rankdata, skew
+from scipy.stats import kurtosis, linregress, norm, rankdata, skew
 
 from alphaplus_ml.core import InputError
 from alphaplus_ml.evaluation.overfitting import (deflated_sharpe_ratio, expected_maximum_sharpe, minimum_track_record_length, probabilistic_sharpe_ratio,
-                                                 probability_of_backtest_overfitting)
+                                                 probability_of_backtest_overfitting, sharpe_inputs)
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
@@ -98,22 +98,26 @@ def slow_pbo(performance, n_blocks):
     performance = performance[len(performance) % n_blocks:]
     blocks = np.array_split(performance, n_blocks)
     ratio = lambda part: np.array([0 if np.ptp(x) == 0 else x.mean()/x.std(ddof=1) for x in part.T])
-    logits = []
+    logits, pairs = [], []
     for inside in combinations(range(n_blocks), n_blocks//2):
         outside = [k for k in range(n_blocks) if k not in inside]
         best = ratio(np.concatenate([blocks[k] for k in inside])).argmax()
         omega = rankdata(ratio(np.concatenate([blocks[k] for k in outside])))[best]/(performance.shape[1] + 1)
         logits.append(log(omega/(1 - omega)))
-    return np.mean([logit <= 0 for logit in logits]), logits
+        pairs.append((ratio(np.concatenate([blocks[k] for k in inside])).max(), ratio(np.concatenate([blocks[k] for k in outside]))[best]))
+    return np.mean([logit <= 0 for logit in logits]), logits, np.array(pairs)
 
 @pytest.mark.parametrize("t, k, n_blocks", [(24, 3, 4), (47, 5, 6), (64, 2, 8), (101, 7, 10), (20, 4, 2)])
 @pytest.mark.parametrize("seed", range(3))
 def test_pbo_equals_brute_force(t, k, n_blocks, seed):
     performance = np.random.default_rng(seed).normal(0.001, 0.01, size=(t, k))*np.linspace(0.5, 2, k)
-    pbo, logits = slow_pbo(performance, n_blocks)
+    pbo, logits, pairs = slow_pbo(performance, n_blocks)
     found = probability_of_backtest_overfitting(performance, n_blocks)
     assert found.pbo == pbo
     np.testing.assert_allclose(found.logits, logits, atol=1e-12)
+    np.testing.assert_allclose(np.c_[found.inside, found.outside], pairs, atol=1e-10)
+    assert found.probability_of_loss == np.mean(pairs[:, 1] < 0)
+    if len(pairs) > 2: assert found.degradation == pytest.approx(linregress(*pairs.T).slope)
     assert (found.n_trials, found.n_blocks, found.n_observations) == (k, n_blocks, t - t % n_blocks) and tuple(found)[0] == pbo
 
 def test_the_oldest_rows_are_dropped():
@@ -160,3 +164,26 @@ def test_trials_without_variation_do_not_break_it():
     (np.zeros((7, 2)), 4, "rows"), (np.full((40, 2), np.nan), 4, "2 of 2 trials"), ([["a", "b"]]*40, 4, "numbers")])
 def test_what_cannot_be_compared_is_refused(performance, n_blocks, words):
     with pytest.raises(InputError, match=words): probability_of_backtest_overfitting(performance, n_blocks)
+
+
+@given(st.lists(st.floats(-0.5, 0.5) | st.just(float("nan")), min_size=0, max_size=40))
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_what_the_statistics_need_comes_from_the_returns(returns):
+    found, kept = sharpe_inputs(returns), np.array([r for r in returns if r == r])
+    assert found["n"] == len(kept)
+    if len(kept) < 2 or np.ptp(kept) < 1e-9: return
+    assert found["sharpe"] == pytest.approx(kept.mean()/kept.std(ddof=1), rel=1e-9, abs=1e-12)
+    assert found["skew"] == pytest.approx(skew(kept), abs=1e-9) and found["kurtosis"] == pytest.approx(kurtosis(kept, fisher=False), rel=1e-9)
+    assert 0 <= probabilistic_sharpe_ratio(**found) <= 1
+
+def test_returns_that_do_not_vary_have_no_sharpe_ratio():
+    assert np.isnan(sharpe_inputs(np.full(20, 0.01))["sharpe"]) and np.isnan(sharpe_inputs([])["sharpe"])
+    with pytest.raises(InputError, match="finite"): sharpe_inputs([0.1, np.inf])
+
+def test_the_picture_shows_every_split():
+    found = probability_of_backtest_overfitting(np.random.default_rng(0).normal(size=(80, 5)), 8)
+    left, right = found.plot().axes
+    assert sum(bar.get_height() for bar in left.patches) == 70 == len(right.lines[0].get_xdata()) and f"{found.pbo:.2f}" in left.get_title()
+
+def test_trials_that_never_move_have_no_slope():
+    assert np.isnan(probability_of_backtest_overfitting(np.zeros((40, 2)), 4).degradation)

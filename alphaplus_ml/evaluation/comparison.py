@@ -11,12 +11,11 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from ..core import InputError, new_id, need, unknown_name
 from .metrics import (default_metric, grouped_correlation, ic_series, max_drawdown, metrics, net_returns, pair,
                                              r2_out_of_sample, rmse, sharpe_ratio, sign, turnover)
-from .overfitting import deflated_sharpe_ratio, probabilistic_sharpe_ratio
+from .overfitting import deflated_sharpe_ratio, probabilistic_sharpe_ratio, sharpe_inputs
 from .portfolio import overlapping_weights, portfolio_weights
 from .significance import adjust_p_values, bootstrap_interval, diebold_mariano, optimal_block_length
 
@@ -111,10 +110,9 @@ def _portfolio_columns(prediction, question, n_trials, variance):
     net = net_returns(weights, question.returns, question.cost_bps).dropna()
     line = {"sharpe": sharpe_ratio(net, question.periods_per_year), "max_drawdown": max_drawdown(net), "turnover": float(turnover(weights, question.returns).mean()),
             "probabilistic_sharpe": np.nan, "deflated_sharpe": np.nan, "n_trials": n_trials}
-    single = sharpe_ratio(net, 1)
-    if np.isnan(single): return line
-    shape = dict(sharpe=single, n=len(net), skew=float(stats.skew(net)), kurtosis=float(stats.kurtosis(net, fisher=False)))
-    return line | {"probabilistic_sharpe": probabilistic_sharpe_ratio(**shape), "deflated_sharpe": deflated_sharpe_ratio(n_trials=n_trials, variance=variance, **shape)}
+    inputs = sharpe_inputs(net)
+    if np.isnan(inputs["sharpe"]): return line
+    return line | {"probabilistic_sharpe": probabilistic_sharpe_ratio(**inputs), "deflated_sharpe": deflated_sharpe_ratio(n_trials=n_trials, variance=variance, **inputs)}
 
 # %% ../../nbs/26_evaluation.comparison.ipynb #d333c3d2
 def _tests(y, models, benchmark, horizon):

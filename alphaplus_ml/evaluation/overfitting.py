@@ -11,11 +11,11 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from ..core import InputError
+from ..core import InputError, need
 
 # %% auto #0
-__all__ = ['probabilistic_sharpe_ratio', 'minimum_track_record_length', 'expected_maximum_sharpe', 'deflated_sharpe_ratio',
-           'BacktestOverfitting', 'probability_of_backtest_overfitting']
+__all__ = ['sharpe_inputs', 'probabilistic_sharpe_ratio', 'minimum_track_record_length', 'expected_maximum_sharpe',
+           'deflated_sharpe_ratio', 'BacktestOverfitting', 'plot_overfitting', 'probability_of_backtest_overfitting']
 
 # %% ../../nbs/23_evaluation.overfitting.ipynb #04044b08
 def _sharpe_variance(sharpe, skew, kurtosis, benchmark=0):
@@ -29,6 +29,17 @@ def _sharpe_variance(sharpe, skew, kurtosis, benchmark=0):
 def _observations(n):
     if not n >= 2: raise InputError("A Sharpe ratio needs at least 2 observations", n)
     return n
+
+# %% ../../nbs/23_evaluation.overfitting.ipynb #4507ada4
+def sharpe_inputs(
+    returns,                # simple returns per period, NaN left out
+)->dict[str, float]:        # sharpe (per observation, ddof 1; NaN when the returns do not vary), n, skew, kurtosis (3 when normal)
+    "What the Sharpe ratio statistics need to know of a return series, to be handed on with **"
+    values = np.asarray(returns, dtype=float).ravel()
+    values = values[~np.isnan(values)]
+    if not np.isfinite(values).all(): raise InputError("Returns are finite numbers or NaN", f"{int(np.isinf(values).sum())} infinite")
+    if len(values) < 2 or np.ptp(values) <= 16*np.finfo(float).eps*np.abs(values).max(): return {"sharpe": np.nan, "n": len(values), "skew": np.nan, "kurtosis": np.nan}
+    return {"sharpe": float(values.mean()/values.std(ddof=1)), "n": len(values), "skew": float(stats.skew(values)), "kurtosis": float(stats.kurtosis(values, fisher=False))}
 
 # %% ../../nbs/23_evaluation.overfitting.ipynb #090a5bcf
 def probabilistic_sharpe_ratio(
@@ -126,13 +137,13 @@ def _halves(n_blocks):
     return chosen
 
 # %% ../../nbs/23_evaluation.overfitting.ipynb #ab0e46c9
-def _logits(inside, outside):
-    "Of each split, the logit of the outside rank of the trial that is best inside"
+def _chosen(inside, outside):
+    "Of each split's best trial inside: the logit of its rank outside, and its ratio in either half"
     split, best = np.arange(len(inside)), inside.argmax(axis=1)
     own = outside[split, best][:, None]
     rank = (outside < own).sum(axis=1) + ((outside == own).sum(axis=1) + 1)/2
     omega = rank/(inside.shape[1] + 1)
-    return np.log(omega/(1 - omega))
+    return np.log(omega/(1 - omega)), inside[split, best], own[:, 0]
 
 # %% ../../nbs/23_evaluation.overfitting.ipynb #a88175a3
 @dataclass(frozen=True, eq=False)
@@ -140,10 +151,39 @@ class BacktestOverfitting:
     "How often the best trial of one half of history was below the median in the other; unpacks into pbo, logits"
     pbo:float            # share of splits whose logit is at most 0
     logits:np.ndarray    # one per split; above 0 the chosen trial was above the median
+    inside:np.ndarray    # Sharpe ratio of the chosen trial in the half that chose it, one per split
+    outside:np.ndarray   # its Sharpe ratio in the other half
     n_trials:int         # complete trials that were compared
     n_blocks:int         # stretches of time that were shared out between the two halves
     n_observations:int   # rows used, after the oldest were dropped
     def __iter__(self): return iter((self.pbo, self.logits))
+    @property
+    def probability_of_loss(self)->float:  # a share of the splits
+        "How often the chosen trial lost money in the other half"
+        return float((self.outside < 0).mean())
+    @property
+    def degradation(self)->float:  # NaN when the chosen ratios are all the same
+        "Slope of the chosen trial's Sharpe ratio in the other half on the one that it was chosen for: below zero, the better it looked the worse it did"
+        return float(np.polyfit(self.inside, self.outside, 1)[0]) if np.ptp(self.inside) > 1e-9 else np.nan
+    def plot(self):  # a matplotlib figure
+        "The distribution of the logits, and what was chosen against what came"
+        return plot_overfitting(self)
+
+# %% ../../nbs/23_evaluation.overfitting.ipynb #99df6573
+def plot_overfitting(
+    result:BacktestOverfitting,
+):                               # a matplotlib figure
+    "Draw the logits, and the chosen trial's Sharpe ratio in either half"
+    plt = need("matplotlib.pyplot")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    left.hist(result.logits, bins=40, color="tab:blue")
+    left.axvline(0, color="black", linestyle=":")
+    left.set(xlabel="logit of the chosen trial's rank in the other half", ylabel="splits", title=f"PBO {result.pbo:.2f}")
+    right.plot(result.inside, result.outside, ".", markersize=2, alpha=0.3, color="tab:blue")
+    right.axhline(0, color="black", linestyle=":")
+    right.set(xlabel="Sharpe ratio where it was chosen", ylabel="in the other half", title=f"loses in {result.probability_of_loss:.0%} of the splits")
+    plt.close(figure)
+    return figure
 
 # %% ../../nbs/23_evaluation.overfitting.ipynb #016e7231
 def probability_of_backtest_overfitting(
@@ -161,5 +201,5 @@ def probability_of_backtest_overfitting(
     chosen = _halves(n_blocks)
     sharpe = lambda part: _half_sharpe(part, sums, squares, array.mean(axis=0), len(array)//2)
     parts = np.array_split(chosen, 1 + chosen.shape[0]*array.shape[1]//2_000_000)   # bounds the memory of many trials
-    logits = np.concatenate([_logits(sharpe(part), sharpe(1 - part)) for part in parts])
-    return BacktestOverfitting(float((logits <= 0).mean()), logits, array.shape[1], n_blocks, len(array))
+    logits, inside, outside = np.hstack([_chosen(sharpe(part), sharpe(1 - part)) for part in parts])
+    return BacktestOverfitting(float((logits <= 0).mean()), logits, inside, outside, array.shape[1], n_blocks, len(array))

@@ -12,13 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 from pydantic import Field, field_validator, model_validator
-from scipy import stats
 
 from ..config import Config
 from ..core import InputError, Recorder, RunError, child_seed, need, new_id
 from ..evaluation.comparison import headline_interval
 from ..evaluation.metrics import default_metric, metrics, sharpe_ratio
-from ..evaluation.overfitting import deflated_sharpe_ratio, probability_of_backtest_overfitting
+from ..evaluation.overfitting import deflated_sharpe_ratio, probability_of_backtest_overfitting, sharpe_inputs
 from ..evaluation.significance import diebold_mariano
 from ..evaluation.splits import WalkForward, split_holdout
 from ..models.base import check_alignment, check_features
@@ -150,7 +149,7 @@ def measure_luck(
     ratios = net.apply(sharpe_ratio, periods_per_year=1).dropna()
     variance = float(ratios.var(ddof=1)) if len(ratios) > 1 else 0.0
     own = net[best.number].dropna()
-    deflated = deflated_sharpe_ratio(ratios[best.number], len(own), len(attempts), variance, float(stats.skew(own)), float(stats.kurtosis(own, fisher=False))) if best.number in ratios else np.nan
+    deflated = deflated_sharpe_ratio(n_trials=len(attempts), variance=variance, **sharpe_inputs(own)) if best.number in ratios else np.nan
     return Luck(float(deflated), variance, *overfitting_note(net))
 
 # %% ../../nbs/52_tuning.optimize.ipynb #635892ef
