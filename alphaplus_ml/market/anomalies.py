@@ -164,7 +164,7 @@ def spikes(panel:pd.DataFrame):  # n rows, indexed by timestamp and symbol, soun
     found.iloc[lines.row[suspect], 0] = True
     return found & ~decimal_shift(panel).any(axis=1).to_numpy()[:, None]
 
-# %% ../../nbs/13_market.anomalies.ipynb #51837252
+# %% ../../nbs/13_market.anomalies.ipynb #f242708b
 shortest_run, chance = 4, 0.01  # unchanged closes in a row, at least; how often chance may make such a run in a symbol's whole history
 
 def _run_lengths(unchanged):
@@ -177,11 +177,12 @@ def stale(panel:pd.DataFrame):  # n rows, indexed by timestamp and symbol, sound
     "No close stays the same for longer than chance explains"
     lines, *_, close = log_bars(panel)
     unchanged = close == lines.previous(close)
-    by_symbol = pd.Series(unchanged).groupby(lines.symbol)
-    share, n = np.clip(by_symbol.transform("mean").to_numpy(float), 1e-9, 0.5), by_symbol.transform("size").to_numpy(float)
-    needed = np.maximum(np.log(n/chance)/-np.log(share), shortest_run) if len(n) else n
+    run = _run_lengths(unchanged)*unchanged
+    by_symbol = pd.DataFrame({"unchanged": unchanged.astype(float), "run": run}).groupby(lines.symbol)
+    total, longest, n = by_symbol.unchanged.transform("sum"), by_symbol.run.transform("max"), by_symbol.run.transform("size")
+    share = np.clip((total - longest)/np.maximum(n - longest, 1), 1e-9, 1 - 1e-9).to_numpy()
     found = pd.DataFrame({"close": np.zeros(len(panel), bool)}, index=panel.index)
-    found.iloc[lines.row[unchanged & (_run_lengths(unchanged) >= needed)], 0] = True
+    found.iloc[lines.row[run >= np.maximum(np.log(n/chance)/-np.log(share), shortest_run)], 0] = True
     return found
 
 # %% ../../nbs/13_market.anomalies.ipynb #60d84061
