@@ -1,4 +1,4 @@
-"""Sources and quality: one panel from every kind of table, and every defect refused by name"""
+"""Sources: one panel from every kind of table"""
 import gzip
 import inspect
 import warnings
@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 
 from alphaplus_ml.core import InputError, UnknownNameError
 from alphaplus_ml.market.panel import bars, describe_source, from_frame, match_columns, read_numbers, read_times, select_bars, to_panel
-from alphaplus_ml.market.quality import check_panel, numbers, quality_report, quality_rules, require_panel
+from alphaplus_ml.market.quality import check_panel
 from alphaplus_ml.market.sources import load_market, planted_signal, sources
 
 same = pd.testing.assert_frame_equal
@@ -320,125 +320,7 @@ def test_columns_of_no_values_and_no_rows():
     with pytest.raises(InputError, match="missing"): load_market(pd.DataFrame())
 
 
-# ---- quality
-
-def oracle(panel):
-    "Broken rows by rule, cell by cell"
-    found = {}
-    add = lambda rule, row: found.setdefault(rule, set()).add(row)
-    seen, previous = set(), None
-    for row, key in enumerate(panel.index):
-        values = dict(zip(panel.columns, panel.iloc[row]))
-        prices = {name: values[name] for name in bars[:4]}
-        known = [price for price in prices.values() if price == price]
-        if key in seen: add("unique", row)
-        seen.add(key)
-        if previous is not None and key < previous: add("sorted", row)
-        previous = key
-        if len(known) < 4: add("nulls", row)
-        if any(abs(value) == np.inf for value in values.values()): add("finite", row)
-        if any(price <= 0 for price in known): add("positive", row)
-        if values["volume"] < 0: add("volume", row)
-        if values["volume"] == 0 or values["volume"] != values["volume"]: add("traded", row)
-        if any(price > prices["high"] or price < prices["low"] for price in known): add("high_low", row)
-    return found
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.data())
-def test_the_report_is_what_a_loop_over_the_cells_finds(data):
-    panel = load_market("planted", n_symbols=3, n_bars=6)
-    for row, column, value in data.draw(st.lists(st.tuples(st.integers(0, 17), st.integers(0, 4), st.sampled_from([0., -1., np.nan, np.inf, 1e6])), max_size=6)):
-        panel.iloc[row, column] = value
-    panel = panel.iloc[data.draw(st.one_of(st.just(list(range(18))), st.lists(st.integers(0, 17), min_size=8, max_size=20)))]
-    expected, report = oracle(panel), quality_report(panel)
-    assert {rule for rule in report.rule if rule != "length"} == set(expected)
-    for rule, rows in expected.items():
-        of_rule = report[report.rule == rule].set_index("symbol")
-        symbols = pd.Series([panel.index[row][1] for row in sorted(rows)])
-        assert of_rule["count"].to_dict() == symbols.value_counts().to_dict()
-        for symbol in of_rule.index:
-            first = min(row for row in rows if panel.index[row][1] == symbol)
-            assert of_rule.timestamp[symbol] == panel.index[first][0]
-    if set(expected) <= {"traded"} and "length" not in set(report.rule): assert check_panel(panel) is panel
-    else:
-        with pytest.raises(InputError) as error: check_panel(panel)
-        assert all(f"\n  {rule}: " in str(error.value) for rule in set(expected) - {"traded"}) and "traded" not in str(error.value)
-        same(error.value.report, report)
-
-
-def broken(panel, row, column, value):
-    panel = panel.copy()
-    panel[column] = panel[column].astype(object) if isinstance(value, str) else panel[column]
-    panel.iloc[row, panel.columns.get_loc(column)] = value
-    return panel
-
-defects = {
-    "missing columns": (lambda p: p.drop(columns=["close", "volume"]), "columns", "missing: close, volume; there are: open, high, low"),
-    "text": (lambda p: broken(p, 4, "close", "n/a?"), "numbers", "P01 2015-01-02.*close='n/a\\?'"),
-    "duplicate": (lambda p: pd.concat([p, p.iloc[[5]]]).sort_index(), "unique", "P02 2015-01-02"),
-    "null": (lambda p: broken(p, 7, "low", np.nan), "nulls", "P01 2015-01-05.*low=nan"),
-    "infinite": (lambda p: broken(p, 7, "volume", np.inf), "finite", "P01 2015-01-05.*volume=inf"),
-    "zero price": (lambda p: broken(p, 8, "low", 0.), "positive", "P02 2015-01-05.*low=0"),
-    "high below close": (lambda p: broken(p, 8, "high", 1.), "high_low", "P02 2015-01-05.*high=1"),
-    "low above open": (lambda p: broken(p, 0, "low", 1e5), "high_low", "P00 2015-01-01"),
-    "negative volume": (lambda p: broken(p, 1, "volume", -5.), "volume", "P01 2015-01-01.*volume=-5"),
-    "unsorted": (lambda p: p.iloc[::-1], "sorted", "35 in 3 symbol"),
-    "naive": (lambda p: p.tz_localize(None, level="timestamp"), "utc", "naive"),
-    "another zone": (lambda p: p.tz_convert("Asia/Tokyo", level="timestamp"), "utc", "Asia/Tokyo"),
-    "one row": (lambda p: p.iloc[:1], "length", "one timestamp only \\(1 row\\)"),
-    "one timestamp": (lambda p: p.iloc[:3], "length", "3 rows"),
-    "empty": (lambda p: p.iloc[:0], "length", "no rows"),
-    "no key": (lambda p: p.set_axis(p.index.set_codes([-1] + [1]*35, level=1, verify_integrity=False)), "keys", "1 in 1 symbol"),
-}
-
-@pytest.mark.parametrize("case", defects)
-def test_each_defect_is_refused_by_rule_and_place(case, small):
-    spoil, rule, match = defects[case]
-    with warnings.catch_warnings(), pytest.raises(InputError, match=f"(?s){rule}: .*{match}") as error:
-        warnings.simplefilter("error")
-        check_panel(spoil(small))
-    assert rule in set(error.value.report.rule)
-
-
-def test_every_rule_has_a_case_and_a_severity():
-    assert {rule for _, rule, _ in defects.values()} == {name for name in quality_rules if quality_rules.facts(name)["severity"] == "error"}
-    assert {quality_rules.facts(name)["severity"] for name in quality_rules} == {"error", "warning"}
-    for name in quality_rules:
-        assert quality_rules.facts(name)["about"] in ("panel", "rows") and quality_rules[name].__doc__
-
-
-@pytest.mark.parametrize("name", quality_rules)
-def test_a_rule_finds_nothing_in_sound_bars_and_changes_nothing(name, small):
-    before = small.copy()
-    found = quality_rules[name](small)
-    assert found == [] if quality_rules.facts(name)["about"] == "panel" else not found.to_numpy().any() and found.index.equals(small.index)
-    same(small, before)
-
-
-def test_what_is_no_panel_is_refused_before_the_rules(small):
-    for wrong, match in ((small.close, "DataFrame"), (None, "NoneType"), (small.reset_index(), "timestamp and symbol"), (small.droplevel("symbol"), "timestamp and symbol"),
-                         (small.rename(columns={"open": "close"}), "different names"),
-                         (small.set_axis(pd.MultiIndex.from_product([["a", "b"]*6, ["x", "y", "z"]], names=["timestamp", "symbol"])), "are times")):
-        for function in (require_panel, quality_report, check_panel):
-            with pytest.raises(InputError, match=match): function(wrong)
-
-
-def test_text_does_not_hide_other_defects(small):
-    panel = broken(small, 0, "close", "oops").assign(high=0.)
-    assert {"numbers", "positive", "high_low"} <= set(quality_report(panel).rule)
-    assert np.isnan(numbers(panel).close.iloc[0])
-
-
 # ---- real bars
-
-def test_the_known_defects_of_published_prices_are_found():
-    panel = load_market(real_file("sp500_5yr.parquet"))
-    assert quality_report(panel).groupby("rule")["count"].sum().to_dict() == {"nulls": 11, "high_low": 12, "traded": 4}
-    assert len(panel) == 619_040
-    clean = load_market(real_file("sp500_5yr_clean.parquet"))
-    assert check_panel(clean) is clean and len(clean) == 618_798
-
 
 def test_a_large_file_needs_about_the_memory_of_its_bars():
     panel = load_market(real_file("us_liquid500_2005_2017_clean.parquet"))

@@ -133,7 +133,7 @@ class CrossCheck:
         "The size of each disagreement over time, and the symbols with most wrong prices"
         return plot_cross_check(self)
 
-# %% ../../nbs/14_market.cross_check.ipynb #a108583f
+# %% ../../nbs/14_market.cross_check.ipynb #1d92bdfd
 def plot_cross_check(
     check:CrossCheck,
 ):                     # a matplotlib figure
@@ -146,6 +146,7 @@ def plot_cross_check(
     if len(check.rows): time.legend(frameon=False)
     time.axhline(0, color="grey", linewidth=0.8)
     time.set(title="panel over other, free of level", ylabel="%", yscale="symlog")
+    time.yaxis.set_major_formatter("{x:g}")
     time.tick_params("x", rotation=30)
     symbols.barh(worst.index, worst, color="grey")
     symbols.set_title("wrong prices", fontsize=10)

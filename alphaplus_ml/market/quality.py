@@ -262,7 +262,7 @@ def plot_report(
     plt.close(figure)
     return figure
 
-# %% ../../nbs/11_market.quality.ipynb #0c432e8f
+# %% ../../nbs/11_market.quality.ipynb #63a69c15
 def plot_flagged(
     report:QualityReport,
     symbol:str,            # one of the panel's
@@ -275,7 +275,7 @@ def plot_flagged(
     figure, axes = plt.subplots(figsize=(8, 3), layout="constrained")
     axes.plot(own.index, own, color="grey", linewidth=1)
     for name, rows in flagged.groupby("rule", sort=False): axes.plot(rows.timestamp, close.iloc[rows["row"]], "o", label=name, alpha=0.7)
-    axes.set(title=f"{symbol}, close", yscale="log" if (own > 0).all() else "linear")
+    axes.set(title=f"{symbol}, close", yscale="log" if own.min() > 0 and own.max() > 10*own.min() else "linear")
     if len(flagged): axes.legend(frameon=False)
     plt.close(figure)
     return figure
@@ -355,15 +355,15 @@ def describe_repairs(
     "What was repaired in a panel"
     return pd.DataFrame(panel.attrs.get("repairs", []), columns=["rule", "repair", "rows"])
 
-# %% ../../nbs/11_market.quality.ipynb #437c67e8
+# %% ../../nbs/11_market.quality.ipynb #1cd46160
 def _refusal(report):
     "The error that names every broken rule"
     rules = report.errors.rule.unique()
     repairs = {rule: quality_rules.facts(rule)["repairs"] for rule in rules}
-    ways = "; ".join(f"{rule}: {' or '.join(known)}" for rule, known in repairs.items() if known)
+    ways = [f"{rule}: {' or '.join(known)}" for rule, known in repairs.items() if known]
     lines = "".join(f"\n  {line}" for line in describe_findings(report.errors))
-    error = InputError(f"A panel is sound; this one breaks {len(rules)} rule(s). quality_report(panel) lists everything{lines}",
-                       way_out=f"\ncheck_panel(panel, repair={{rule: repair}}) knows repairs for {ways}." if ways else "")
+    lines += f"\nRepairs that check_panel(panel, repair={{rule: name}}) knows: {'; '.join(ways)}" if ways else ""
+    error = InputError(f"A panel is sound; this one breaks {len(rules)} rule(s). quality_report(panel) lists everything{lines}")
     error.report = report
     return error
 
