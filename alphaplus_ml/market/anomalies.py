@@ -15,24 +15,27 @@ from .quality import numbers, quality_repairs, quality_rule
 
 # %% auto #0
 __all__ = ['crowd', 'near', 'longest_shift', 'spike_size', 'shortest_run', 'chance', 'pause_factor', 'history', 'Lines',
-           'lines_of', 'log_bars', 'robust_spread', 'own_move', 'decimal_powers', 'decimal_shift', 'scale', 'spikes',
-           'stale', 'gaps']
+           'lines_of', 'log_bars', 'robust_spread', 'own_move', 'decimal_powers', 'decimal_shift', 'spikes', 'stale',
+           'gaps']
 
-# %% ../../nbs/13_market.anomalies.ipynb #bf5fafa6
+# %% ../../nbs/13_market.anomalies.ipynb #50a08533
 @dataclass(frozen=True)
 class Lines:
     "Rows of a panel, symbol after symbol, each in the order of time"
     row:np.ndarray     # (n,) positions in the panel
     time:np.ndarray    # (n,) positions among the panel's timestamps, the earliest is 0
     symbol:np.ndarray  # (n,) codes of the symbols
-    def take(self, keep):
+    def take(self, keep:np.ndarray,  # (n,) True for a row that stays
+    )->Lines:
         "A part of the rows, in the same order"
         return Lines(self.row[keep], self.time[keep], self.symbol[keep])
-    def previous(self, x):
+    def previous(self, x:np.ndarray,  # (n,) values of the rows
+    )->np.ndarray:                    # (n,)
         "Each row's value of the symbol's row before, NaN at its first"
         new = np.r_[True, np.diff(self.symbol) != 0][:len(x)]
         return np.where(new, np.nan, np.r_[np.nan, x[:-1]])
-    def following(self, x):
+    def following(self, x:np.ndarray,  # (n,) values of the rows
+    )->np.ndarray:                     # (n,)
         "Each row's value of the symbol's row after, NaN at its last"
         last = np.r_[np.diff(self.symbol) != 0, True][:len(x)]
         return np.where(last, np.nan, np.r_[x[1:], np.nan])
@@ -120,9 +123,9 @@ def decimal_shift(panel:pd.DataFrame):  # n rows, indexed by timestamp and symbo
     "No price is off by a power of ten"
     return decimal_powers(panel)[0] != 0
 
-# %% ../../nbs/13_market.anomalies.ipynb #c4454fc4
+# %% ../../nbs/13_market.anomalies.ipynb #2b2b3181
 @quality_repairs.register("scale")
-def scale(panel, found):
+def _scale(panel, found):
     "Divide shifted prices by their power of ten; a shift that stays is left alone"
     (powers, lasting), panel = decimal_powers(panel), panel.copy()
     for name in powers:

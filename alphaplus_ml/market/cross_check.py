@@ -84,14 +84,14 @@ def _suspects(both, errors):
     ours, theirs = trip(both["close"].to_numpy()), trip(both["close_other"].to_numpy())
     return np.select([ours > 2*theirs, theirs > 2*ours], ["panel", "other"], "")
 
-# %% ../../nbs/14_market.cross_check.ipynb #9358a2b8
+# %% ../../nbs/14_market.cross_check.ipynb #22a20908
 def _disagreements(both, tolerance):
     "One line per row on which two sources disagree"
     symbol = pd.factorize(both.symbol)[0]
     kind, errors = _classify((both["close"] - both["close_other"]).to_numpy(), symbol, tolerance)
     away, suspect = _deviations(both, kind, errors), np.full(len(both), "", dtype=object)
     for (start, end), name in zip(errors, _suspects(both, errors)): suspect[start:end] = name
-    wrong, columns = (away.abs() > tolerance).to_numpy(), ""
+    wrong, columns = (away.abs() > tolerance).to_numpy(), np.full(len(both), "", dtype=object)
     for name, hit in zip(away, wrong.T): columns = columns + np.where(hit, f"{name} ", "").astype(object)
     kind[wrong.any(axis=1) & (kind == "")] = "price"
     step = both["close"].diff() - both["close_other"].diff()

@@ -17,8 +17,8 @@ from .panel import bars
 __all__ = ['way_in', 'quality_rules', 'columns_of_report', 'columns_of_rows', 'quality_repairs', 'require_panel', 'quality_rule',
            'missing_columns', 'too_short', 'not_utc', 'null_keys', 'numbers', 'text', 'nulls', 'infinities',
            'non_positive', 'negative_volume', 'high_low_order', 'not_traded', 'duplicates', 'unsorted',
-           'describe_findings', 'QualityReport', 'quality_report', 'plot_report', 'plot_flagged', 'drop', 'utc',
-           'keep_first', 'keep_last', 'sort', 'widen', 'describe_repairs', 'check_panel']
+           'describe_findings', 'QualityReport', 'quality_report', 'plot_report', 'plot_flagged', 'describe_repairs',
+           'check_panel']
 
 # %% ../../nbs/11_market.quality.ipynb #5aa68f05
 way_in = "load_market(frame) makes a panel from a table."
@@ -163,13 +163,14 @@ def _findings(panel, name, found):
     first, count = rows[np.unique(code, return_index=True)[1]], np.bincount(code, minlength=len(codes))
     return [(name, severity, panel.index[row][1], panel.index[row][0], int(n), _example(panel, found, row)) for row, n in zip(first, count)]
 
-# %% ../../nbs/11_market.quality.ipynb #d09b8969
+# %% ../../nbs/11_market.quality.ipynb #68ac2c34
 columns_of_rows = ["rule", "symbol", "timestamp", "columns", "row"]
 
 def _flagged(panel, name, found):
     "Every row that a rule flags"
     wrong = found.to_numpy()
-    rows, columns = np.flatnonzero(wrong.any(axis=1)), ""
+    rows = np.flatnonzero(wrong.any(axis=1))
+    columns = np.full(len(rows), "", dtype=object)
     for column, hit in zip(found, wrong[rows].T): columns = columns + np.where(hit, f"{column} ", "").astype(object)
     time, symbol = (panel.index.get_level_values(level).take(rows) for level in (0, 1))
     return pd.DataFrame(dict(zip(columns_of_rows, (name, symbol, time, pd.Series(columns, dtype="str").str.strip(), rows))))
@@ -280,39 +281,39 @@ def plot_flagged(
     plt.close(figure)
     return figure
 
-# %% ../../nbs/11_market.quality.ipynb #a744f58e
+# %% ../../nbs/11_market.quality.ipynb #f384838e
 quality_repairs = Registry("quality repair", package="alphaplus_ml.market")
 
 @quality_repairs.register("drop")
-def drop(panel, found):
+def _drop(panel, found):
     "Take the flagged rows out"
     return panel[~found.to_numpy().any(axis=1)].infer_objects()
 
 @quality_repairs.register("utc")
-def utc(panel, found):
+def _utc(panel, found):
     "Take naive timestamps as UTC, convert those of another zone"
     times = panel.index.levels[0]
     return panel.set_axis(panel.index.set_levels(times.tz_localize("UTC") if times.tz is None else times.tz_convert("UTC"), level=0))
 
-# %% ../../nbs/11_market.quality.ipynb #439d52dc
+# %% ../../nbs/11_market.quality.ipynb #33f6f583
 @quality_repairs.register("keep_first")
-def keep_first(panel, found):
+def _keep_first(panel, found):
     "Of rows with the same timestamp and symbol, keep the first"
     return panel[~panel.index.duplicated(keep="first")]
 
 @quality_repairs.register("keep_last")
-def keep_last(panel, found):
+def _keep_last(panel, found):
     "Of rows with the same timestamp and symbol, keep the last"
     return panel[~panel.index.duplicated(keep="last")]
 
 @quality_repairs.register("sort")
-def sort(panel, found):
+def _sort(panel, found):
     "Sort the rows by timestamp, then symbol"
     return panel.sort_index(kind="stable")
 
-# %% ../../nbs/11_market.quality.ipynb #f0accc50
+# %% ../../nbs/11_market.quality.ipynb #a90f3270
 @quality_repairs.register("widen")
-def widen(panel, found):
+def _widen(panel, found):
     "Move high and low out to the highest and the lowest price of their own bar"
     price, wrong, panel = numbers(panel, bars[:4]), found.any(axis=1).to_numpy(), panel.copy()
     for name, extreme in (("high", price.max(axis=1)), ("low", price.min(axis=1))):
