@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
 from alphaplus_ml.core import InputError, UnknownNameError
-from alphaplus_ml.market.anomalies import _joint_pauses, decimal_powers, lines_of, robust_spread
+from alphaplus_ml.market.anomalies import _joint_pauses, decimal_powers, log_bars, robust_spread
 from alphaplus_ml.market.cross_check import cross_check
 from alphaplus_ml.market.panel import bars
 from alphaplus_ml.market.quality import QualityReport, check_panel, describe_repairs, numbers, quality_repairs, quality_report, quality_rules, require_panel
@@ -663,6 +663,12 @@ def test_the_known_defects_of_published_prices_are_found(published, listed):
     assert flagged.isin(listed).sum() == 134, "the notebook says so"
     anything = published.index[report.rows["row"][report.rows.rule != "gaps"].unique()]
     assert (~listed.isin(anything)).sum() == 86, "36 % pass every rule, the notebook says"
+    lines, *_, close = log_bars(published)
+    step = close - lines.previous(close)
+    back, large = lines.following(step), 3*robust_spread(step, lines.symbol)
+    size = np.minimum(np.abs(step), np.abs(back))
+    plain = published.index[lines.row[(step*back < 0) & (size > large) & (np.abs(step + back) < size)]]
+    assert (len(plain), plain.isin(listed).sum()) == (766, 90), "what the plain rule finds"
 
 
 @pytest.mark.parametrize("name, flagged", [("sp500_5yr_clean.parquet", 22), ("second", 72), ("binance_spot_1h.parquet", 6)])
