@@ -247,6 +247,26 @@ def _remains(real:pd.Series, delayed:pd.Series)->str:
     if not real["lower"] > 0: return "no score to lose"
     return f"{'fragile: ' if delayed['upper'] < real['score']/2 else ''}{100*delayed['score']/real['score']:.0f} % remains"
 
+# %% ../../nbs/29_evaluation.nulls.ipynb #b0185d09
+def _other_future(panel:pd.DataFrame, label:Callable, cut:pd.Timestamp, seed:int)->Market:
+    "Real bars up to a cut and noise after it, with the labels that this makes"
+    bars, past = noise_bars(panel, seed), np.asarray(panel.index.get_level_values(0) <= cut)
+    bars = pd.concat([panel[past], bars[~past]]).reindex(panel.index)
+    y, ends = _labels(label, bars)
+    return Market(bars, y, ends, 0.0)
+
+# %% ../../nbs/29_evaluation.nulls.ipynb #4c460a2b
+def _later_bars(pipeline:Callable, panel:pd.DataFrame, label:Callable, real:pd.Series, horizon:int, walk_forward:bool, seed:int)->str:
+    "Whether the first predictions change with what was not known when they were made"
+    at, times = pd.factorize(panel.index.get_level_values(0), sort=True)
+    first, unit = at[real.notna().to_numpy()].min(), float(real.std()) or 1.0
+    def changes(cut, last):
+        other, rows = _run(pipeline, _other_future(panel, label, times[cut], seed), f"real bars up to {times[cut]} and noise after"), (at >= first) & (at <= last)
+        return not np.allclose(real[rows], other[rows], rtol=1e-6, atol=1e-6*unit, equal_nan=True)
+    far, near = (first + len(times) - 1)//2, min(first + horizon//2, len(times) - 2)
+    if changes(far, (first + far)//2): return "leak" if walk_forward else "knows the far future, as K-fold does by design"
+    return "leak" if changes(near, near) else "quiet"
+
 # %% ../../nbs/29_evaluation.nulls.ipynb #b4dc5ed6
 def _together(lines:pd.DataFrame)->dict:
     "The nulls' z-scores added up"
@@ -264,28 +284,40 @@ def _null_lines(runs:list[dict], level:float)->pd.DataFrame:
     lines["verdict"] = np.select([lines["p_adjusted"] <= level, lines["p_value"].isna()], ["leak", "no score: the predictions do not vary"], "quiet")
     return lines
 
-# %% ../../nbs/29_evaluation.nulls.ipynb #e77981a7
-def _frame(runs:list[dict], level:float)->pd.DataFrame:
+# %% ../../nbs/29_evaluation.nulls.ipynb #477182d2
+def _frame(runs:list[dict], level:float, later:str)->pd.DataFrame:
     "Every line of the report"
     other = pd.DataFrame({run["run"]: _judge(run["means"]) for run in runs if run["run"] not in nulls}).T.assign(p_adjusted=np.nan, verdict="")
     other.loc["delayed", "verdict"] = _remains(other.loc["real"], other.loc["delayed"])
     other.loc["control", "verdict"] = "seen" if other.loc["control", "lower"] > 0 else "blind"
-    found = pd.concat([other.loc[["real", "delayed"]], _null_lines([run for run in runs if run["run"] in nulls], level), other.loc[["control"]]])
-    truths = {"real": "unknown", "delayed": "unknown: real predictions, one bar old", "together": "all nulls at once", "control": "something can be found"}
+    other.loc["later_bars", "verdict"] = later
+    found = pd.concat([other.loc[["real", "delayed", "later_bars"]], _null_lines([run for run in runs if run["run"] in nulls], level), other.loc[["control"]]])
+    truths = {"real": "unknown", "delayed": "unknown: real predictions, one bar old", "later_bars": "real bars up to the first predictions, then noise: they must stay the same",
+              "together": "all nulls at once", "control": "something can be found"}
     found.insert(0, "truth", [truths.get(name) or nulls.facts(name)["truth"] for name in found.index])
     return found.rename_axis("run")
 
-# %% ../../nbs/29_evaluation.nulls.ipynb #1508e056
+# %% ../../nbs/29_evaluation.nulls.ipynb #df3e72b1
+_look_later = "the first predictions depend on bars behind them: training labels that were still open (purge by label_end), a scored fold that was used to choose or to stop, or features of later bars"
+
+def _where(leaks:pd.Index)->str:
+    "Where to look for the leak"
+    first = next((name for name in nulls if name in leaks), None)
+    return nulls.facts(first)["look"] if first else _look_later if "later_bars" in leaks else nulls.facts(next(iter(nulls)))["look"]
+
+# %% ../../nbs/29_evaluation.nulls.ipynb #d8b37328
+def _told(name:str, line:pd.Series)->str:
+    "A leaking line in words"
+    return f"{name} scores {line['score']:.3f}, p = {line['p_adjusted']:.1g}" if pd.notna(line["p_adjusted"]) else f"{name}: the first predictions change with them"
+
 def _sentence(frame:pd.DataFrame, level:float)->str:
     "What the report comes to"
-    lines = frame[frame["p_adjusted"].notna()]
-    leaks, control, at = lines[lines["verdict"] == "leak"], frame.loc["control"], f"at {100*level:g} % (Holm over {len(lines)} tests)"
-    if len(leaks):
-        where = nulls.facts(leaks.index[0] if leaks.index[0] in nulls else next(iter(nulls)))["look"]
-        return f"The pipeline finds what cannot be there {at}: {'; '.join(f'{name} scores {line.score:.3f}, p = {line.p_adjusted:.1g}' for name, line in leaks.iterrows())}. Where to look: {where}."
+    lines, leaks, control = frame[frame["p_adjusted"].notna()], frame[frame["verdict"] == "leak"], frame.loc["control"]
+    at = f"at {100*level:g} % (Holm over {len(lines)} tests)"
+    if len(leaks): return f"The pipeline finds what cannot be there {at}: {'; '.join(_told(*leak) for leak in leaks.iterrows())}. Where to look: {_where(leaks.index)}."
     quiet = f"No null shows skill {at}" + (f": the smallest adjusted p-value is {lines['p_adjusted'].min():.2g}" if len(lines) else "")
-    seen = f"the planted signal was seen, with a score of {control['score']:.3f} ({control['lower']:.3f} to {control['upper']:.3f})"
-    return f"{quiet}; {seen}." if control["verdict"] == "seen" else f"{quiet}; but the planted signal was not seen either, so this silence proves little: hand over a control that the pipeline's features can see, or more data."
+    if control["verdict"] == "seen": return f"{quiet}; the planted signal was seen, with a score of {control['score']:.3f} ({control['lower']:.3f} to {control['upper']:.3f})."
+    return f"{quiet}; but the planted signal was not seen either, so this silence proves little: hand over a control that the pipeline's features can see, or more data."
 
 # %% ../../nbs/29_evaluation.nulls.ipynb #41edf841
 @dataclass(frozen=True, eq=False)
@@ -305,10 +337,10 @@ class NullBattery:
         return _plot(self)
     def __str__(self): return self.verdict
 
-# %% ../../nbs/29_evaluation.nulls.ipynb #f6385dc5
+# %% ../../nbs/29_evaluation.nulls.ipynb #9994392d
 def _plot(battery:NullBattery):
     "Scores and intervals, a line per run; what leaks in red"
-    plt, frame = need("matplotlib.pyplot"), battery.frame.drop(index="together").iloc[::-1]
+    plt, frame = need("matplotlib.pyplot"), battery.frame.dropna(subset="score").drop(index="together").iloc[::-1]
     figure, axis = plt.subplots(figsize=(7, 0.8 + 0.4*len(frame)), layout="constrained")
     for place, (name, line) in enumerate(frame.iterrows()):
         colour = "tab:red" if line["verdict"] in ("leak", "blind") else "tab:blue" if name in nulls else "grey"
@@ -344,14 +376,17 @@ def _jobs(panel:pd.DataFrame, label:Callable, control:float|Callable, horizon:in
     many = [(name, repeat, lambda name=name, repeat=repeat: nulls[name](panel, label, part(name, repeat))) for name in nulls for repeat in range(1, n_repeats + 1)]
     return many + [("control", 1, lambda: _control(panel, label, control, horizon, part("control")))]
 
-# %% ../../nbs/29_evaluation.nulls.ipynb #8ec82109
-def _all_runs(pipeline:Callable, panel:pd.DataFrame, label:Callable, metric:str, jobs:list[tuple], progress:bool)->list[dict]:
-    "Run the pipeline on the real panel and on every other market"
-    y, ends = _labels(label, panel)
-    given, horizon = Market(panel, y, ends, float(y.mean())), _horizon(ends)
+# %% ../../nbs/29_evaluation.nulls.ipynb #d3a16a6a
+def _real_runs(pipeline:Callable, given:Market, metric:str, horizon:int)->tuple[pd.Series, list[dict]]:
+    "The predictions for the real panel, and their runs: in time, and one bar late"
     real = _run(pipeline, given, "the real panel")
     _check_scored(given, real, horizon, "the real panel")
-    runs = [_scored_run(metric, given, values, True, name, 1) for name, values in (("real", real), ("delayed", _delayed(real)))]
+    return real, [_scored_run(metric, given, values, True, name, 1) for name, values in (("real", real), ("delayed", _delayed(real)))]
+
+# %% ../../nbs/29_evaluation.nulls.ipynb #82cb9915
+def _null_runs(pipeline:Callable, panel:pd.DataFrame, metric:str, jobs:list[tuple], real:pd.Series, horizon:int, progress:bool)->list[dict]:
+    "Run the pipeline on every market but the real one"
+    runs = []
     for name, repeat, make in need("tqdm").tqdm(jobs, unit="run") if progress else jobs:
         market, what = make(), f"{name}, repeat {repeat}"
         prediction = _run(pipeline, market, what)
@@ -360,16 +395,17 @@ def _all_runs(pipeline:Callable, panel:pd.DataFrame, label:Callable, metric:str,
         runs.append(_scored_run(metric, market, prediction, name not in nulls or nulls.facts(name)["overlap"], name, repeat))
     return runs
 
-# %% ../../nbs/29_evaluation.nulls.ipynb #f6a39451
+# %% ../../nbs/29_evaluation.nulls.ipynb #1aae6c85
 def null_battery(
     pipeline:Callable,           # (panel, y, label_end) -> Series of out-of-sample predictions on the panel's index, NaN where none
     panel:pd.DataFrame,          # n bars, indexed by (timestamp, symbol)
     label:int|Callable=1,        # horizon in bars of a forward return, or a function from bars to (y, label_end)
     *,
     metric:str|None=None,        # ic, rank_ic or time_series_ic; rank_ic when None and there are three symbols, else time_series_ic
-    n_repeats:int=2,             # runs per null; the pipeline runs 2 + 3 n_repeats times
+    n_repeats:int=2,             # runs per null; the pipeline runs 4 + 3 n_repeats times
     level:float=0.01,            # probability of accusing an honest pipeline
     control:float|Callable=0.3,  # strength of the planted signal, or a function (panel, seed) -> bars with a signal that the features can see
+    walk_forward:bool=False,     # True: the pipeline claims to use nothing that was not known at a prediction's timestamp, and is held to it
     seed:int=0,                  # of every null
     progress:bool=False,         # show a progress bar
 )->NullBattery:                  # when no null shows skill
@@ -388,17 +424,20 @@ def null_battery(
     Lopez de Prado (2018), Advances in Financial Machine Learning, chapters 7 and 11.
     """
     metric, label = _settings(panel, metric, n_repeats, level, control), _labeller(label)
-    jobs = _jobs(panel, label, control, _horizon(_labels(label, panel)[1]), n_repeats, seed)
-    runs = _all_runs(pipeline, panel, label, metric, jobs, progress)
-    frame = _frame(runs, level)
+    y, ends = _labels(label, panel)
+    horizon, given = _horizon(ends), Market(panel, y, ends, float(y.mean()))
+    real, runs = _real_runs(pipeline, given, metric, horizon)
+    later = _later_bars(pipeline, panel, label, real, horizon, walk_forward, child_seed(seed, "null_battery", "later_bars"))
+    runs += _null_runs(pipeline, panel, metric, _jobs(panel, label, control, horizon, n_repeats, seed), real, horizon, progress)
+    frame = _frame(runs, level, later)
     battery = NullBattery(frame, pd.DataFrame(runs).drop(columns="means").set_index(["run", "repeat"]), metric, level, _sentence(frame, level))
     if battery.leaks: raise _leakage(battery)
     return battery
 
-# %% ../../nbs/29_evaluation.nulls.ipynb #85db3b89
+# %% ../../nbs/29_evaluation.nulls.ipynb #8fff5e95
 def _leakage(battery:NullBattery)->LeakageError:
     "The error that says which nulls speak and where to look, and carries the report"
-    scored = battery.runs.loc[[name for name in battery.leaks if name in nulls] or list(nulls)]
+    scored = battery.runs.loc[["real"]] if battery.leaks == ("later_bars",) else battery.runs.loc[[name for name in battery.leaks if name in nulls] or list(nulls)]
     error = LeakageError(f"{battery.verdict} Scored timestamps run from {scored['first'].min()} to {scored['last'].max()}.")
     error.report = battery
     return error
