@@ -59,14 +59,15 @@ def _block_means(skill:pd.Series, horizon:int)->np.ndarray:
     length = 1 if horizon == 1 else max(1, min(2*horizon, len(skill)//5))
     return np.array([block.mean() for block in np.array_split(skill.to_numpy(), max(len(skill)//length, 1)) if len(block)])
 
-# %% ../../nbs/29_evaluation.nulls.ipynb #a6a2695e
+# %% ../../nbs/29_evaluation.nulls.ipynb #c7dfeb81
 def _judge(means:np.ndarray)->dict:
     "Mean score, its 95 % interval and the two-sided p-value of a true score of zero"
     n = len(means)
-    spread = means.std(ddof=1)/np.sqrt(n) if n > 1 else np.nan
-    if not spread > 0: return {"score": float(means.mean()) if n else np.nan, "lower": np.nan, "upper": np.nan, "p_value": np.nan}
-    reach = stats.t.ppf(0.975, n - 1)*spread
-    return {"score": float(means.mean()), "lower": means.mean() - reach, "upper": means.mean() + reach, "p_value": float(2*stats.t.sf(abs(means.mean())/spread, n - 1))}
+    if n < 2: return {"score": float(means.mean()) if n else np.nan, "lower": np.nan, "upper": np.nan, "p_value": np.nan}
+    mean, spread = float(means.mean()), float(means.std(ddof=1)/np.sqrt(n))
+    if spread <= 1e-12*abs(mean): return {"score": mean, "lower": mean, "upper": mean, "p_value": float(mean == 0)}   # the same score each time: perfect, or none
+    reach = float(stats.t.ppf(0.975, n - 1))*spread
+    return {"score": mean, "lower": mean - reach, "upper": mean + reach, "p_value": float(2*stats.t.sf(abs(mean)/spread, n - 1))}
 
 # %% ../../nbs/29_evaluation.nulls.ipynb #6e1b8f87
 def _run(pipeline:Callable, market:Market, what:str)->pd.Series:
