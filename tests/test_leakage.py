@@ -211,3 +211,89 @@ def test_the_error_of_a_function_that_refuses_every_cut_is_raised():
         return p["close"]
     with pytest.raises(KeyError) as caught: check_causal(picky, panel)
     assert "the panel up to" in caught.value.__notes__[0]
+
+
+next_close = lambda p: p["close"].groupby(level="symbol").shift(-1)
+rising = lambda p: next_close(p) > p["close"]
+sneaky = {
+    "last timestamp, from the index's levels": lambda p: pd.Series((p.index.levels[0].max() - p.index.get_level_values(0)).days, index=p.index),
+    "number of symbols, from the index's levels": lambda p: p["close"]/len(p.index.levels[1]),
+    "whole numbers of 19 digits": lambda p: pd.Series(p.index.get_level_values(0).asi8*1000//1000 + rising(p).to_numpy(), index=p.index),
+    "truth values": rising,
+    "categories": lambda p: pd.Series(pd.Categorical(np.where(rising(p), "up", "down")), index=p.index),
+    "nullable text": lambda p: pd.Series(np.where(rising(p), "up", pd.NA), index=p.index, dtype="string"),
+    "one symbol": lambda p: p["close"].where(p.index.get_level_values("symbol") != "B", next_close(p)),
+    "the last bar but one": lambda p: p["close"].where(p.index.get_level_values(0) != days[-2], next_close(p)),
+    "a symbol listed later": lambda p: p["close"]*(p.index.get_level_values("symbol") == "C").any(),
+    "a small symbol beside large ones": lambda p: pd.Series(np.where(p.index.get_level_values("symbol") == "B", 1e-9*rising(p), 1e6*p["close"]), index=p.index),
+    "only in long panels": lambda p: each("close", lambda c: c - c.mean())(p) if len(p) > 250 else each("close", lambda c: c - c.expanding().mean())(p),
+}
+@pytest.mark.parametrize("name", sneaky)
+def test_leaks_that_hide_are_found(name):
+    with pytest.raises(LeakageError): check_causal(sneaky[name], panel)
+
+
+def test_a_leak_with_holes_begins_at_its_first_day():
+    mondays = lambda p: p["close"].where(p.index.get_level_values(0).day_of_week != 0, next_close(p)).where(p.index.get_level_values(0) >= days[20])
+    with pytest.raises(LeakageError) as caught: check_causal(mondays, grid, cuts=40)
+    assert caught.value.report.leaks["first"].tolist() == [days[20]] and days[20].day_of_week == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_first_day_of_a_leak_in_signs_is_not_a_matter_of_luck(seed):
+    data = make_panel(seed, gaps=0).xs("A", level="symbol", drop_level=False)
+    late = lambda p: rising(p).where(p.index.get_level_values(0) >= days[40]).astype("boolean")
+    with pytest.raises(LeakageError) as caught: check_causal(late, data)
+    assert caught.value.report.leaks["first"].tolist() == [days[40]]
+
+
+def test_what_a_callable_object_remembers_is_forgotten_between_calls():
+    class FirstSeen:
+        mean = None
+        def __call__(self, p):
+            if self.mean is None: self.mean = p["close"].mean()
+            return p["close"] - self.mean
+    fitted = FirstSeen()
+    with pytest.raises(LeakageError): check_causal(fitted, panel)
+    assert fitted.mean is None
+
+
+def test_a_frame_that_is_written_again_and_again_is_compared_as_it_was():
+    buffer = {}
+    def writes(p):
+        out = buffer.setdefault(len(p), pd.DataFrame(index=p.index, columns=["x"], dtype=float))
+        out["x"] = np.random.default_rng().normal(size=len(p))
+        return out
+    with pytest.raises(InputError, match="same values for the same panel"): check_causal(writes, panel)
+
+
+def test_columns_that_are_not_computed_from_the_bars_are_named():
+    table, cache = next_close(panel), {}
+    def looked_up(p):
+        cache.setdefault("far", next_close(p))
+        return pd.DataFrame({"close": p["close"], "table": table.reindex(p.index), "cached": cache["far"].reindex(p.index), "weekday": p.index.get_level_values(0).day_of_week}, index=p.index)
+    report = check_causal(looked_up, panel)
+    assert report.unmoved == ("table", "cached", "weekday") and "not computed from the bars: table, cached, weekday" in str(report)
+
+
+sane = {
+    "running sums in single precision": each("close", lambda c: c.cumsum().astype("float32")),
+    "rounding that depends on the sample": lambda p: p["close"] - p["close"].mean() + p["close"].mean(),
+    "the same in single precision": lambda p: (p["close"].astype("float32")*np.float32(3) + np.float32(len(p))) - np.float32(len(p)),
+    "whole numbers, floats where one is missing": lambda p: p["volume"].astype(int) if len(p) % 2 else p["volume"].astype(int).astype(float),
+    "warm-up": each("close", lambda c: c.rolling(30).skew()),
+    "expanding quantile": each("volume", lambda v: v.expanding(5).quantile(0.9)),
+    "nullable": lambda p: (p["close"] > p["open"]).astype("boolean").where(p["volume"] > 2e4),
+    "complex": lambda p: p["close"]*1j,
+    "demeaned by date": lambda p: p["close"] - p["close"].groupby(level="timestamp").transform("mean"),
+}
+@pytest.mark.parametrize("name", sane)
+def test_sane_functions_are_left_alone(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert check_causal(sane[name], panel).leaks.empty
+
+
+def test_a_cell_holds_one_value():
+    def cells(p): return pd.Series([[1, 2]]*len(p), index=p.index)
+    with pytest.raises(InputError, match="a number, a text"): check_causal(cells, panel)
