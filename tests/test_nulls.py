@@ -94,6 +94,12 @@ def test_volume_and_extras_come_with_the_bar():
     assert (donors.groupby(level=0).nunique() == 1).all()
 
 
+def test_a_donor_that_is_drawn_twice_is_dealt_twice():
+    made = noise_bars(panel.assign(mark=np.arange(float(len(panel)))), 1)["mark"].astype(int).unstack()
+    twice = made.groupby((made["P00"]//10).to_numpy()).apply(lambda group: len(group) > 1 and (group.nunique() > 1).any())
+    assert twice.sum() > 50
+
+
 def test_upside_down_markets_mirror_each_other():
     up, down = noise_bars(panel, 5), noise_bars(panel, 5, mirrored=True)
     assert np.allclose(np.log(up["high"]) + np.log(down["low"]), 2*np.log(by_symbol(panel["close"]).transform("first")))
