@@ -251,7 +251,7 @@ def triple_barrier(
     found = pd.DataFrame({"end": panel.index.get_level_values(0)[end], "touch": np.array(["vertical", "pt", "sl"])[touch], "ret": earned, "label": label}, index=index)
     return _only(found, ready & ~np.isnan(earned))
 
-# %% ../../nbs/12_market.labels.ipynb #cbef8bdd
+# %% ../../nbs/12_market.labels.ipynb #9ac28653
 @dataclass(frozen=True)
 class LabelSpans:
     "Labels as stretches on one line of bars, symbol after symbol"
@@ -260,14 +260,19 @@ class LabelSpans:
     first:np.ndarray    # position of the bar from which each known label starts; it earns from the next one on
     last:np.ndarray     # position of the bar with which each known label ends
     symbol:np.ndarray   # (m,) code of each bar's symbol
-    time:np.ndarray     # (m,) each bar's time, as a number
     weight:np.ndarray   # (m,) what a bar counts in an average
+    bars:pd.Index       # m bars
+    def total(self,
+        value:np.ndarray,  # (m,) a value per bar
+    )->np.ndarray:         # one sum per known label
+        "Sum of a value over the bars of each label"
+        summed = pd.Series(value).groupby(self.symbol).cumsum().to_numpy()
+        return summed[self.last] - summed[self.first]
     def mean(self,
         value:np.ndarray,  # (m,) a value per bar
-    )->np.ndarray:         # one value per known label
+    )->np.ndarray:         # one mean per known label
         "Mean of a value over the bars of each label"
-        weighted, weight = (pd.Series(x).groupby(self.symbol).cumsum().to_numpy() for x in (self.weight*value, self.weight))
-        return (weighted[self.last] - weighted[self.first])/(weight[self.last] - weight[self.first])
+        return self.total(self.weight*value)/self.total(self.weight)
     def concurrency(self)->np.ndarray:  # (m,) whole numbers
         "How many labels earn at each bar"
         size = len(self.symbol)
@@ -298,7 +303,7 @@ def _bar_weights(symbol:np.ndarray, time:np.ndarray, start:np.ndarray)->np.ndarr
     passed = np.where(np.diff(symbol, prepend=-1) == 0, np.diff(time, prepend=time[:1]), 0)
     return np.where(np.bincount(symbol, hidden)[symbol] > 0, passed, 1.0)
 
-# %% ../../nbs/12_market.labels.ipynb #c742c05f
+# %% ../../nbs/12_market.labels.ipynb #58aa9fb5
 def label_spans(
     start:pd.Index|pd.Series,       # n starts: a panel's index, timestamps or numbers
     end:pd.Index|pd.Series,         # n ends in the same order or on the same index; missing without a label
@@ -306,19 +311,19 @@ def label_spans(
 )->LabelSpans:
     "Labels as stretches on one line of bars"
     index, start, end = _moments(start, end)
-    known, panel = ~end.isna(), isinstance(index, pd.MultiIndex)
+    known, panel = np.asarray(~end.isna()), isinstance(index, pd.MultiIndex)
     symbol = index.codes[1].astype(np.int64) if panel else np.zeros(len(index), np.int64)
-    all_symbols, moments = [symbol, symbol[known]], start.append(end[known])
+    symbols, moments = [symbol, symbol[known]], start.append(end[known])
     if bars is not None:
-        all_symbols.append(index.levels[1].get_indexer(bars.levels[1])[bars.codes[1]] if panel else np.zeros(len(bars), np.int64))
-        moments = moments.append(bars.get_level_values(0))
+        of = index.levels[1].get_indexer(bars.levels[1])[bars.codes[1]] if panel else np.zeros(len(bars), np.int64)
+        symbols, moments = [*symbols, of[of >= 0]], moments.append(bars[of >= 0].get_level_values(0))
     code, times = pd.factorize(moments, sort=True)
-    line, place = np.unique(np.concatenate(all_symbols)*len(times) + code, return_inverse=True)
-    n = len(index) + known.sum()
-    if bars is not None and len(np.unique(place[n:])) < len(np.unique(place)): raise InputError("Every label starts and ends at a bar", "labels elsewhere", "Give the index of the panel that they were made from.")
-    symbol, time = line//len(times), np.asarray(getattr(times, "asi8", times), dtype=float)[line % len(times)]
-    weight = np.ones(len(line)) if bars is not None else _bar_weights(symbol, time, place[:len(index)])
-    return LabelSpans(index, np.asarray(known), place[:len(index)][known], place[len(index):n], symbol, time, weight)
+    line, place = np.unique(np.concatenate(symbols)*len(times) + code, return_inverse=True)
+    first, last, given = np.split(place, np.cumsum([len(start), known.sum()]))
+    if bars is not None and not np.bincount(given, minlength=len(line)).all(): raise InputError("Every label starts and ends at one of the bars", "others", "Give the index of the panel that the labels were made from.")
+    symbol, when = np.divmod(line, len(times))
+    weight = np.ones(len(line)) if bars is not None else _bar_weights(symbol, np.asarray(getattr(times, "asi8", times))[when], first)
+    return LabelSpans(index, known, first[known], last, symbol, weight, pd.MultiIndex([times, index.levels[1]], [when, symbol], names=index.names) if panel else times[when])
 
 # %% ../../nbs/12_market.labels.ipynb #66e6e195
 def label_uniqueness(
