@@ -149,11 +149,11 @@ def make_label(
     table = found[["label", "end"]].rename(columns={"end": "label_end"})
     return _only(table, table.notna().all(axis=1).to_numpy())
 
-# %% ../../nbs/12_market.labels.ipynb #fd053800
+# %% ../../nbs/12_market.labels.ipynb #98567c78
 def _values_for(index:pd.Index, values, name:str)->np.ndarray:
     "n floats for the rows of an index: one number for all, or a Series by its index"
     if is_number(values): return np.full(len(index), float(values))
-    if not isinstance(values, pd.Series): raise InputError(f"{name} is a number or a Series on the panel's index", values if isinstance(values, Real) else type(values).__name__)
+    if not isinstance(values, pd.Series): raise InputError(f"{name} is a number or a Series on the panel's index", values if isinstance(values, (int, float, str)) else type(values).__name__)
     if values.index.has_duplicates: raise InputError(f"{name} has one value per row", values.index[values.index.duplicated()][0])
     where = values.index.get_indexer(index)
     if (where < 0).any(): raise InputError(f"{name} has a value for every event, NaN where there is none", f"{(where < 0).sum()} events without, the first {index[where < 0][0]}")
