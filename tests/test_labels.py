@@ -336,6 +336,9 @@ def test_events_select_rows_and_targets_and_sides_belong_to_them():
     order = panel.index[mask][::-1]
     pd.testing.assert_frame_equal(triple_barrier(panel, events=order, target=target[order], side=side), whole.loc[order])
     pd.testing.assert_frame_equal(triple_barrier(panel, events=list(order), target=target, side=side), whole.loc[order])
+    frame = pd.DataFrame({"target": target, "side": side})[mask]
+    pd.testing.assert_frame_equal(triple_barrier(panel, frame), whole[mask])
+    pd.testing.assert_frame_equal(triple_barrier(panel, frame[["side"]], target=target), whole[mask])
     assert triple_barrier(panel, events=mask & False).empty
     number = triple_barrier(panel, target=.03)
     pd.testing.assert_series_equal(whole.label[(target == .03) & (side == 1)], number.label[(target == .03) & (side == 1)])
@@ -351,7 +354,8 @@ def test_a_row_without_a_full_horizon_has_no_label_even_when_a_barrier_was_touch
 @pytest.mark.parametrize("parameters, message", [
     ({"target": 0}, "finite return above zero; got 0.0"), ({"target": -1.}, "above zero"), ({"target": np.inf}, "finite return"), ({"target": "1%"}, "number or a Series"), ({"target": True}, "number or a Series"),
     ({"target": np.nan}, "number or a Series"), ({"pt": -1}, "pt is a multiple"), ({"sl": np.nan}, "sl is a multiple"), ({"sl": "1"}, "sl is a multiple"), ({"pt": np.inf}, "pt is a multiple"),
-    ({"vertical": "ret"}, "vertical barrier"), ({"side": 2}, "side is 1, -1 or 0"), ({"events": [(pd.Timestamp("2030", tz="UTC"), "S00000")]}, "event is a row")])
+    ({"vertical": "ret"}, "vertical barrier"), ({"side": 2}, "side is 1, -1 or 0"), ({"events": [(pd.Timestamp("2030", tz="UTC"), "S00000")]}, "event is a row"),
+    ({"events": [3, 4]}, "Events are"), ({"events": 3}, "Events are"), ({"events": pd.date_range("2024", periods=2, tz="UTC")}, "Events are")])
 def test_what_is_no_barrier_is_refused(parameters, message):
     with pytest.raises(InputError, match=message): triple_barrier(random_bars(), **parameters)
 
@@ -493,7 +497,7 @@ def test_uniqueness_keeps_its_digits_on_long_histories_and_other_symbols_do_not_
 
 
 @pytest.mark.parametrize("start, end, message", [
-    ([0, 1], [1], "1 ends for 2 starts"), ([], [], "0 starts"), ([0, 2], [1, 2], "1 ends not after"), ([0, 2], [1, 1], "ends after its start"), ([0., np.nan], [1, 2], "has a start"),
+    ([0, 1], [1], "1 ends for 2 starts"), ([], [], "0 starts"), ([0, 2], [1, 2], "1 labels do not, the first from 2 to 2"), (["a", "b"], ["c", "d"], "same clock"), ([0, 2], [1, 1], "ends after its start"), ([0., np.nan], [1, 2], "has a start"),
     ([0], [np.nan], "At least one label"), (pd.date_range("2024", periods=2, tz="UTC"), pd.date_range("2025", periods=2), "same clock"), ([0, 1], pd.date_range("2025", periods=2), "same clock")])
 def test_what_is_no_span_is_refused(start, end, message):
     for function in (label_uniqueness, label_concurrency, sequential_bootstrap, draw_probabilities):
@@ -509,6 +513,9 @@ def test_bars_must_hold_starts_and_ends_and_may_hold_other_symbols():
     np.testing.assert_array_equal(label_uniqueness(part, end[one], bars=panel.index), expected)
     with pytest.raises(InputError, match="starts and ends at one of the bars"): label_uniqueness(panel.index, end, bars=panel.index[:-5])
     with pytest.raises(InputError, match="one end"): label_uniqueness(panel.index, end.iloc[1:])
+    with pytest.raises(InputError, match="same clock"): label_uniqueness(panel.index, end, bars=panel.tz_localize(None, level=0).index)
+    for drawn in ([len(panel)], [-1], [len(panel) - 1]):
+        with pytest.raises(InputError, match="positions of labels with an end"): draw_probabilities(panel.index, end, drawn)
 
 
 def test_draws_have_the_chances_they_should():
@@ -578,6 +585,10 @@ def test_a_panels_timestamps_fade_together():
     panel = random_bars(3)
     faded = time_decay(label_uniqueness(panel.index, label_end(panel, 3)), .2).dropna()
     assert (faded.groupby("timestamp").nunique() == 1).all() and np.isclose(faded.iloc[-1], 1) and faded.min() > .2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for nothing in (faded*np.nan, faded[:0]):
+            with pytest.raises(InputError, match="uniqueness above zero"): time_decay(nothing)
     for oldest in (-1, 1.1, np.nan, "1", True):
         with pytest.raises(InputError, match="oldest label"): time_decay(faded, oldest)
 

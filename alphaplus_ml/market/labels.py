@@ -166,7 +166,9 @@ def _event_rows(index:pd.MultiIndex, events)->np.ndarray:
     if isinstance(events, pd.Series):
         if events.dtype != bool: raise InputError("A Series of events is boolean", str(events.dtype), "Give events.index when its index holds the events.")
         return np.flatnonzero(_values_for(index, events.astype(float), "events"))
-    rows = index.get_indexer(events if isinstance(events, pd.MultiIndex) else pd.MultiIndex.from_tuples(list(events), names=index.names))
+    try: events = events if isinstance(events, pd.MultiIndex) else pd.MultiIndex.from_tuples(list(events), names=index.names)
+    except (TypeError, ValueError) as error: raise InputError("Events are (timestamp, symbol)", events, f"{error}.") from None
+    rows = index.get_indexer(events)
     if (rows < 0).any(): raise InputError("An event is a row of the panel", f"{(rows < 0).sum()} others, the first {events[np.argmax(rows < 0)]}", "Events are (timestamp, symbol).")
     return rows
 
@@ -219,7 +221,7 @@ def _path_ends(index:pd.MultiIndex, close:np.ndarray, rows:np.ndarray, ready:np.
 @labels.register("triple_barrier")
 def triple_barrier(
     panel:pd.DataFrame,  # n bars, in any order
-    events:pd.Series|pd.Index|None=None,  # the rows to label: a boolean Series, or an index of (timestamp, symbol); every row when None
+    events:pd.Series|pd.Index|pd.DataFrame|None=None,  # the rows to label: a boolean Series, an index of (timestamp, symbol), or a frame on it with target or side; every row when None
     horizon:int=5,       # bars of the symbol's own to the vertical barrier
     target:float|pd.Series=0.01,  # the unit of the barriers, a simple return above 0; a Series is looked up, NaN gives no label
     pt:float|None=1,     # the upper barrier lies at pt*target; none when 0 or None
@@ -240,6 +242,7 @@ def triple_barrier(
     """
     if vertical not in ("sign", "zero"): raise unknown_name("label at the vertical barrier", vertical, ("sign", "zero"))
     check_label(panel, horizon, "close")
+    if isinstance(events, pd.DataFrame): target, side, events = events.get("target", target), events.get("side", side), events.index
     rows, close = _event_rows(panel.index, events), _prices(panel, "close")
     index = panel.index[rows]
     side, unit = _sides(index, side), _values_for(index, target, "target")
@@ -279,6 +282,11 @@ class LabelSpans:
         return np.cumsum(np.bincount(self.first + 1, minlength=size + 1) - np.bincount(self.last + 1, minlength=size + 1))[:size]
 
 # %% ../../nbs/14_market.labels.ipynb #9f140729
+def _check_clock(moments:pd.Index)->None:
+    "Refuse moments that cannot be compared"
+    if not isinstance(moments, pd.DatetimeIndex) and not pd.api.types.is_any_real_numeric_dtype(moments):
+        raise InputError("Starts, ends and bars are on the same clock", str(moments.dtype), "All are timestamps with a timezone, all without, or all numbers.")
+
 def _moments(start, end)->tuple[pd.Index, pd.Index, pd.Index]:
     "The labels' index, starts and ends, row by row"
     start = start if isinstance(start, (pd.Series, pd.Index)) else pd.Index(start)
@@ -290,8 +298,8 @@ def _moments(start, end)->tuple[pd.Index, pd.Index, pd.Index]:
     if len(start) != len(end) or not len(start): raise InputError("Every start has one end", f"{len(end)} ends for {len(start)} starts")
     if start.hasnans: raise InputError("Every label has a start", f"{start.isna().sum()} without", "Drop these rows.")
     if end.isna().all(): raise InputError("At least one label has an end", f"{len(end)} labels without")
-    both = start.append(end)
-    if both.dtype == object or (end <= start).any(): raise InputError("A label ends after its start, on the same clock", f"{start.dtype} and {end.dtype}, {'' if both.dtype == object else (end <= start).sum()} ends not after")
+    _check_clock(start.append(end))
+    if (early := end <= start).any(): raise InputError("A label ends after its start", f"{early.sum()} labels do not, the first from {start[early][0]} to {end[early][0]}")
     return index, start, end
 
 # %% ../../nbs/14_market.labels.ipynb #7fb34cf1
@@ -317,6 +325,7 @@ def label_spans(
     if bars is not None:
         of = index.levels[1].get_indexer(bars.levels[1])[bars.codes[1]] if panel else np.zeros(len(bars), np.int64)
         symbols, moments = [*symbols, of[of >= 0]], moments.append(bars[of >= 0].get_level_values(0))
+    _check_clock(moments)
     code, times = pd.factorize(moments, sort=True)
     line, place = np.unique(np.concatenate(symbols)*len(times) + code, return_inverse=True)
     first, last, given = np.split(place, np.cumsum([len(start), known.sum()]))

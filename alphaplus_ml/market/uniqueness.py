@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..core import InputError, need
 from .fractional import is_number
-from .labels import LabelSpans, label_spans
+from .labels import label_spans
 
 # %% auto #0
 __all__ = ['label_concurrency', 'draw_probabilities', 'sequential_bootstrap', 'sample_weights', 'time_decay']
@@ -36,8 +36,9 @@ def draw_probabilities(
     bars:pd.Index|None=None,    # as in label_concurrency
 )->np.ndarray:                  # n probabilities, 0 without a label
     "Each label's chance to be drawn next"
-    spans = label_spans(start, end, bars)
-    times_drawn = np.bincount(np.asarray(drawn, int), minlength=len(spans.known))[spans.known]
+    spans, drawn = label_spans(start, end, bars), np.asarray(drawn, int)
+    if not np.isin(drawn, np.flatnonzero(spans.known)).all(): raise InputError("Drawn labels are positions of labels with an end", drawn.tolist())
+    times_drawn = np.bincount(drawn, minlength=len(spans.known))[spans.known]
     change = np.zeros(len(spans.bars) + 1)
     np.add.at(change, spans.first + 1, times_drawn)
     np.add.at(change, spans.last + 1, -times_drawn)
@@ -97,6 +98,7 @@ def sample_weights(
     ----------
     López de Prado (2018), Advances in Financial Machine Learning, section 4.6.
     """
+    if not isinstance(returns, pd.Series): raise InputError("Returns are a Series on the index of all bars", type(returns).__name__)
     spans = label_spans(start, end, returns.index)
     shared = returns.reindex(spans.bars).to_numpy(float)/np.maximum(spans.concurrency(), 1)
     own = np.abs(spans.total(np.nan_to_num(shared)))
@@ -119,6 +121,7 @@ def time_decay(
     """
     if not (is_number(oldest) and -1 < oldest <= 1): raise InputError("The factor of the oldest label is above -1 and at most 1", oldest, "1 is no decay, 0 fades to nothing.")
     learned = uniqueness.groupby(uniqueness.index.get_level_values(0)).sum().cumsum()
+    if not learned.max() > 0: raise InputError("At least one label has a uniqueness above zero", f"{len(uniqueness)} labels")
     part = learned.reindex(uniqueness.index.get_level_values(0)).to_numpy()/learned.iloc[-1]
     factor = oldest + (1 - oldest)*part if oldest >= 0 else np.maximum(0, (part + oldest)/(1 + oldest))
     return pd.Series(factor, index=uniqueness.index, name="decay").where(uniqueness.notna())
