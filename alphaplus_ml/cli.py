@@ -20,7 +20,8 @@ from .core import AlphaplusError, DatabaseError, InputError, MissingPackageError
 # %% auto #0
 __all__ = ['app', 'db', 'Runs', 'late', 'console', 'show_version', 'options', 'main', 'as_text', 'print_frame',
            'complete_template', 'folder_settings', 'report_run', 'cell_progress', 'failure', 'run', 'templates', 'runs',
-           'show', 'open_store', 'upgrade', 'status', 'check', 'pairs', 'summary', 'verify', 'docs']
+           'show', 'read_repairs', 'complete_repair', 'keep_panel', 'refusal', 'check_bars', 'open_store', 'upgrade',
+           'status', 'check', 'pairs', 'summary', 'verify', 'docs']
 
 # %% ../nbs/99_cli.ipynb #b38807f8
 app = typer.Typer(name="alphaplus", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -183,6 +184,67 @@ def show(run_id:Annotated[str, typer.Argument(metavar="RUN", help="A run's id, o
     facts = {"experiment": details.experiment, "started": details.started_at, "seconds": details.duration_seconds, "error": details.error}
     for title, values in {"Facts": facts, "Parameters": details.parameters, "Metrics": details.metrics, "Files": {name: f"{file['bytes']:,} bytes" for name, file in details.artifacts.items()}}.items():
         if values: print_frame(pd.DataFrame({"value": pd.Series({name: as_text(value) for name, value in values.items()}, dtype=object)}).rename_axis("name"), title=title)
+
+# %% ../nbs/99_cli.ipynb #95881286
+def read_repairs(
+    pairs:list[str],  # "nulls=drop", one per rule
+)->dict[str, str]:
+    "Repairs by rule, as check_panel takes them"
+    for pair in pairs:
+        if "=" not in pair: raise InputError("A repair is RULE=REPAIR", pair, "For example --repair nulls=drop.")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+def complete_repair(
+    incomplete:str,  # what was typed so far
+)->list[str]:
+    "Rules and their repairs for the shell's completion"
+    rules = late("market.quality").quality_rules
+    known = [f"{rule}={repair}" for rule in rules for repair in rules.facts(rule)["repairs"]]
+    return [pair for pair in known if pair.startswith(incomplete)]
+
+# %% ../nbs/99_cli.ipynb #1c436177
+def keep_panel(
+    panel,        # what check_panel returned
+    output:Path,  # a .parquet file
+):  # the file's path
+    "Write a panel as Parquet, in columns that load_market reads"
+    if output.suffix != ".parquet": raise InputError("A panel is written as Parquet, so its file ends in .parquet", str(output))
+    try: panel.reset_index().to_parquet(output, index=False)
+    except OSError as error: raise InputError("The output can be written", str(output), f"The system says: {error}.") from error
+    return output
+
+# %% ../nbs/99_cli.ipynb #a04c036d
+def refusal(
+    error:InputError,  # of check_panel
+)->InputError:
+    "What a shell is told of bars that break rules: which, and how they are repaired"
+    report = getattr(error, "report", None)
+    if report is None: return error
+    facts = late("market.quality").quality_rules.facts
+    ways = [f"--repair {rule}={' or '.join(facts(rule)['repairs'])}" for rule in report.errors.rule.unique() if facts(rule)["repairs"]]
+    return InputError(f"Bars that pass break no rule; these break {report.errors.rule.nunique()}: {', '.join(report.errors.rule.unique())}", way_out="; ".join(ways))
+
+# %% ../nbs/99_cli.ipynb #a153b32d
+@app.command("check")
+def check_bars(
+    source:Annotated[str, typer.Argument(help="A bundled data set, or the path of a CSV or Parquet file or folder.")],
+    repair:Annotated[Optional[list[str]], typer.Option("--repair", metavar="RULE=REPAIR", help="Repair what breaks a rule; repeat it for more.", show_default=False, autocompletion=complete_repair)]=None,
+    against:Annotated[Optional[str], typer.Option("--against", metavar="SOURCE", help="Another source of the same bars to hold them against.", show_default=False)]=None,
+    rows:Annotated[bool, typer.Option("--rows", help="List every flagged row.")]=False,
+    output:Annotated[Optional[Path], typer.Option("--output", help="Write the bars, repaired, as a .parquet file.", show_default=False)]=None,
+):
+    "Check bars: what was read as what, and everything that is wrong with them."
+    quality, load = late("market.quality"), late("market.sources").load_market
+    repairs, panel = read_repairs(repair or []), load(source)
+    print_frame(late("market.panel").describe_source(panel))
+    report = quality.quality_report(panel)
+    typer.echo(report)
+    if rows: print_frame(report.rows.assign(timestamp=report.rows.timestamp.astype(str))[["rule", "symbol", "timestamp", "columns"]].set_index("rule"))
+    if against: typer.echo(late("market.cross_check").cross_check(panel, load(against)))
+    try: sound = quality.check_panel(panel, repairs)
+    except InputError as error: raise refusal(error) from error
+    if repairs: print_frame(quality.describe_repairs(sound).set_index("rule"))
+    if output: typer.echo(f"Written: {keep_panel(sound, output)}, {len(sound):,} bars")
 
 # %% ../nbs/99_cli.ipynb #d5b54c29
 def open_store(

@@ -90,3 +90,42 @@ def test_verify_says_what_is_not_built(capsys):
     lines = out.strip().split("\n")
     assert code == 1 and lines[-1] == "6 of 8 checks passed"
     assert [line.split(":")[0] for line in lines if line.startswith("FAILED")] == ["FAILED sequence model", "FAILED ensemble"]
+
+
+holes = "date,symbol,open,high,low,close,volume\n2024-01-02,ACME,10,11,9,10.5,1000\n2024-01-03,ACME,10.5,,10,10.2,900\n2024-01-04,ACME,10.2,10.9,10.1,10.8,1200\n"
+
+
+def test_check_says_what_was_read_and_refuses_broken_bars(capsys, tmp_path):
+    (tmp_path/"bars.csv").write_text(holes)
+    code, out, error = outcome(capsys, "check", "bars.csv")
+    assert code == 2 and "naive, taken as UTC" in out and "2024-01-03" in out and "--repair nulls=drop" in error and "Traceback" not in error
+
+
+def test_check_repairs_what_it_was_asked_to_and_keeps_it(capsys, tmp_path):
+    from alphaplus_ml.market.sources import load_market
+    (tmp_path/"bars.csv").write_text(holes)
+    code, out, error = outcome(capsys, "check", "bars.csv", "--repair", "nulls=drop", "--rows", "--output", "good.parquet")
+    assert code == 0 and error == "" and "2 bars" in out
+    assert load_market(tmp_path/"good.parquet").equals(load_market(tmp_path/"bars.csv").dropna())
+
+
+def test_check_holds_a_second_source_against_the_first(capsys, tmp_path):
+    from alphaplus_ml.market.sources import load_market
+    panel = load_market("planted", n_symbols=4, n_bars=80)
+    panel.reset_index().to_parquet(tmp_path/"one.parquet")
+    wrong = panel.copy()
+    wrong.iloc[200, :4] *= 1.05
+    wrong.reset_index().to_parquet(tmp_path/"two.parquet")
+    code, out, error = outcome(capsys, "check", "one.parquet", "--against", "two.parquet")
+    assert code == 0 and "320 rows of 4 symbols in common" in out and "price: 1 rows of 1 symbols disagree" in out
+
+
+@pytest.mark.parametrize("words, says", [(["--repair", "nulls"], "RULE=REPAIR"), (["--repair", "nuls=drop"], "nulls"), (["--repair", "nulls=fill"], "drop"), (["--output", "x.csv"], ".parquet"),
+                                         (["--against", "nowhere.csv"], "nowhere.csv"), (["--output", "nowhere/x.parquet"], "nowhere")])
+def test_what_check_cannot_do_is_refused(capsys, words, says):
+    code, out, error = outcome(capsys, "check", "sp500", *words)
+    assert code == 2 and says in error and "Traceback" not in error
+
+
+def test_repairs_complete_in_the_shell():
+    assert "nulls=drop" in cli.complete_repair("nul") and all("=" in pair for pair in cli.complete_repair(""))
