@@ -50,19 +50,20 @@ def draw_probabilities(
 @cache
 def _compiled():
     "The loop of the sequential bootstrap, compiled at its first use"
-    def draw(random, first, last, weight, size):
+    def draw(seed, first, last, weight, size):
+        np.random.seed(seed)   # of the compiled code's own generator
         drawn, count = np.empty(size, np.int64), np.ones(len(weight))
         for k in range(size):
             chance, total = -1.0, 0.0
             while chance < total:
-                label = int(random.random()*len(first))
+                label = int(np.random.random()*len(first))
                 chance, total = 0.0, 0.0
                 for bar in range(first[label] + 1, last[label] + 1):
                     chance += weight[bar]/count[bar]
                     total += weight[bar]
-                total *= random.random()
+                total *= np.random.random()
             drawn[k] = label
-            count[first[label] + 1:last[label] + 1] += 1
+            for bar in range(first[label] + 1, last[label] + 1): count[bar] += 1
         return drawn
     return need("numba").njit(draw)
 
@@ -83,7 +84,7 @@ def sequential_bootstrap(
     spans = label_spans(start, end, bars)
     size = len(spans.first) if size is None else size
     if not isinstance(size, Integral) or isinstance(size, (bool, np.bool_)) or size < 1: raise InputError("A sample has a whole number of draws, at least 1", size)
-    drawn = _compiled()(np.random.default_rng(seed), spans.first, spans.last, spans.weight, int(size))
+    drawn = _compiled()(np.random.SeedSequence(seed).generate_state(1)[0], spans.first, spans.last, spans.weight, int(size))
     return np.flatnonzero(spans.known)[drawn]
 
 # %% ../../nbs/16_market.uniqueness.ipynb #7e3153a2
