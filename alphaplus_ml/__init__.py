@@ -12,8 +12,10 @@ __all__ = []
 
 # %% ../nbs/02_init.ipynb #9efea5ac
 _names = {
-    "load_market":"market.sources", "check_panel":"market.quality", "forward_return":"market.labels",
-    "WalkForward":"evaluation.splits", "compare_models":"evaluation.comparison", "check_causal":"evaluation.leakage",
+    "load_market":"market.sources", "check_panel":"market.quality", "quality_report":"market.quality", "cross_check":"market.cross_check",
+    "forward_return":"market.labels", "make_label":"market.labels",
+    "WalkForward":"evaluation.splits", "PurgedKFold":"evaluation.splits", "CombinatorialPurgedKFold":"evaluation.splits",
+    "compare_models":"evaluation.comparison", "check_causal":"evaluation.leakage", "null_battery":"evaluation.nulls",
     "build_features":"features.engine", "make_model":"models.base",
     "optimize_hyperparameters":"ml_models", "HyperparameterOptimizationConfig":"ml_models",
     "explain_model_prediction":"ml_models", "ModelInterpretabilityConfig":"ml_models",
