@@ -219,14 +219,15 @@ def _as_utc(times):
     zone = None if next(iter(found.values()))[1] == naive else "UTC"
     return {key: micro.cast(pl.Datetime("us", zone)) for key, (micro, _) in found.items()}
 
-# %% ../../nbs/08_market.wide.ipynb #c11a40f3
+# %% ../../nbs/08_market.wide.ipynb #d005a6e0
 def _is_fields(tables):
     "Whether the names of tables are fields, the tables wide"
     named = [meaning(name) in bars for name in tables]
+    if not any(named): return False
     long = [{*bars} <= {meaning(column) for column in table.columns} for table in tables.values()]
     if {*bars} <= {meaning(name) for name in tables} and all(long):
         raise InputError("The tables of a dictionary are one per field or one per symbol; these could be both", list(tables), "Give each table a column 'symbol', or rename the symbols.")
-    return any(named) and not any(long)
+    return not any(long)
 
 # %% ../../nbs/08_market.wide.ipynb #fb8c1c43
 def _stack(pieces):
@@ -243,22 +244,23 @@ def _stack(pieces):
         notes |= piece.notes
     return Piece(table, where, pieces[0].owner, pieces[0].labels, notes)
 
-# %% ../../nbs/08_market.wide.ipynb #7bbd5223
+# %% ../../nbs/08_market.wide.ipynb #d86fe462
 def gather(
     tables:dict[str, pl.DataFrame],  # tables by name; the name of one alone may be ""
     columns:dict|None=None,          # the reader's own choice, {read: as}
-    symbols:dict|None=None,          # {name: symbol} for tables without a symbol column
+    symbols:Callable|None=None,      # of the names of tables without a symbol column, gives {name: symbol}
 )->list[Piece]:
     "Tables as long rows"
-    if len(tables) > 1 and _is_fields(tables): tables, symbols = {"": beside(tables)}, None
-    groups, own = {}, {}
-    for name, table in tables.items():
-        piece = _piece(name_time(table), name, columns)
-        own[name] = _has_symbols(tuple(piece.table.columns), columns)
-        if not own[name] and symbols: piece = _with_symbol(piece, symbols[name])
-        groups.setdefault(tuple(piece.table.schema.items()), []).append(piece)
-    if len({*own.values()}) > 1: raise InputError("Tables all have a column of symbols, or none has; these have none", shown([name for name in own if not own[name]]), "Add it there.")
-    return [_stack(pieces) for pieces in groups.values()]
+    titles = {re.sub(r"(\.csv|\.csv\.gz|\.parquet)$", "", name): table for name, table in tables.items()}
+    if len(titles) == len(tables) and _is_fields(titles): tables, symbols = {"": beside(titles)}, None
+    pieces = {name: _piece(name_time(table), name, columns) for name, table in tables.items()}
+    without = [name for name, piece in pieces.items() if not _has_symbols(tuple(piece.table.columns), columns)]
+    if without and len(without) < len(tables): raise InputError("Tables all have a column of symbols, or none has; these have none", shown(without), "Add it there.")
+    if without and symbols:
+        for name, symbol in symbols(without).items(): _add_symbol(pieces[name], symbol)
+    groups = {}
+    for piece in pieces.values(): groups.setdefault(tuple(piece.table.schema.items()), []).append(piece)
+    return [_stack(group) for group in groups.values()]
 
 # %% ../../nbs/08_market.wide.ipynb #efac4198
 def _piece(table, name, columns):
@@ -270,11 +272,11 @@ def _piece(table, name, columns):
     if name: piece.owner, own, piece.where = name, piece.where, lambda row: f"{own(row)} in {name}"
     return piece
 
-# %% ../../nbs/08_market.wide.ipynb #6e495591
-def _with_symbol(piece, symbol):
-    "A piece with one symbol for all its rows"
+# %% ../../nbs/08_market.wide.ipynb #6cb352fd
+def _add_symbol(piece, symbol):
+    "Give all rows of a piece one symbol"
     piece.table = piece.table.with_columns(pl.lit(symbol, dtype=pl.Categorical).alias("symbol"))
-    return piece
+    piece.notes["symbol"] = "from the names of the tables"
 
 def _has_symbols(names, columns):
     "Whether a header has a column of symbols"
