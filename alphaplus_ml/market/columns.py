@@ -196,18 +196,16 @@ def _from_epoch(column):
     unit = next(unit for unit, limit in epoch_units if largest < limit)
     return pl.from_epoch(column, time_unit=unit).dt.cast_time_unit("us").to_physical(), f"numbers, read as {unit} since 1970, UTC"
 
-# %% ../../nbs/06_market.columns.ipynb #1bd298d1
-def _from_text(column, format):
-    "Microseconds from text, null where it is no time, and how it was read"
-    distinct = column.unique().drop_nulls().sort()
+# %% ../../nbs/06_market.columns.ipynb #1e769c43
+def _from_text(distinct, format):
+    "Microseconds from distinct texts, null where one is no time, and how they were read"
     aware = distinct.str.contains(r":\d\d.*(Z|[+-]\d\d(:?\d\d)?)$")
     if aware.any() and not aware.all():
         raise InputError("Timestamps all carry a time zone, or none does", [distinct.filter(aware)[0], distinct.filter(~aware)[0]], "Write them alike.")
     iso = distinct if format else distinct.str.replace(r"^(\d{4})[./](\d\d)[./](\d\d)\b", "${1}-${2}-${3}")
     try: parsed = pd.to_datetime(iso.to_list(), format=format or "ISO8601", utc=True, errors="coerce").as_unit("us")
     except ValueError as error: raise InputError("timestamp_format is a strptime format", format, f"{error}.") from error
-    micro = pl.Series(parsed.asi8).set(pl.Series(np.asarray(parsed.isna())), None)
-    return column.replace_strict(distinct, micro, default=None, return_dtype=pl.Int64), None if aware.all() else naive
+    return pl.Series(parsed.asi8).set(pl.Series(np.asarray(parsed.isna())), None), None if aware.all() else naive
 
 # %% ../../nbs/06_market.columns.ipynb #32b0cbe5
 def _from_dates(column):
@@ -215,7 +213,7 @@ def _from_dates(column):
     zone = getattr(column.dtype, "time_zone", None)
     return column.cast(pl.Datetime("us", zone)).to_physical(), naive if zone is None else None
 
-# %% ../../nbs/06_market.columns.ipynb #9ef60296
+# %% ../../nbs/06_market.columns.ipynb #5d425e7f
 def read_times(
     column:pl.Series,           # n timestamps: dates, times, text or epoch numbers
     format:str|None=None,       # strptime format of text that is not ISO
@@ -224,9 +222,11 @@ def read_times(
     if column.dtype in (pl.Date, pl.Datetime): return _from_dates(column)
     if column.dtype.is_nested() or column.dtype == pl.Binary: return pl.Series([None], dtype=pl.Int64).new_from_index(0, len(column)), None
     if column.dtype.is_float(): column = column.cast(pl.Int64, strict=False)
-    text = column.cast(pl.String).str.strip_chars()
-    is_epoch = format is None and column.count() and text.drop_nulls().str.contains(r"^\d{9,}$").all()
-    return _from_epoch(text.cast(pl.Int64)) if is_epoch else _from_text(text, format)
+    raw = column.unique().drop_nulls().sort()
+    text = raw.cast(pl.String).str.strip_chars()
+    is_epoch = format is None and len(text) and text.str.contains(r"^\d{9,18}$").all()
+    micro, note = _from_epoch(text.cast(pl.Int64)) if is_epoch else _from_text(text, format)
+    return column.replace_strict(raw, micro, default=None, return_dtype=pl.Int64), note
 
 # %% ../../nbs/06_market.columns.ipynb #eecb50d0
 def _clock_digits(column):

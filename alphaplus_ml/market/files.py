@@ -19,8 +19,8 @@ from ..core import InputError
 from .columns import bars, meaning, plain, shown
 
 # %% auto #0
-__all__ = ['unreadable', 'endings', 'require_file', 'refuse_file', 'read_parquet', 'read_csv', 'ending_kind', 'folder_files',
-           'folder_kind', 'partitions', 'stem', 'file_symbols', 'Folder', 'read_folder']
+__all__ = ['unreadable', 'at_once', 'endings', 'require_file', 'refuse_file', 'read_parquet', 'read_csv', 'ending_kind',
+           'folder_files', 'folder_kind', 'partitions', 'stem', 'file_symbols', 'Folder', 'read_folder']
 
 # %% ../../nbs/07_market.files.ipynb #b7af452a
 def require_file(
@@ -44,20 +44,25 @@ def refuse_file(
     "A reader's error as ours"
     return InputError(f"A market file is readable {kind}", str(path), f"The reader says: {(str(error) or type(error).__name__).splitlines()[0]}")
 
-# %% ../../nbs/07_market.files.ipynb #157da0ac
+# %% ../../nbs/07_market.files.ipynb #e46fdd4f
+at_once = 16_000  # bytes; a smaller Parquet file is read whole
+
 def read_parquet(
-    path:str|Path,     # a .parquet file
-)->pl.DataFrame:
+    path:str|Path,                # a .parquet file
+)->pl.DataFrame|pl.LazyFrame:     # its table; of a larger file a lazy one
     "One Parquet file"
     path = require_file(path)
-    try: return pl.read_parquet(path, glob=False, hive_partitioning=False)
+    try:
+        table = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+        table.collect_schema()
+        return table.collect() if path.stat().st_size < at_once else table
     except unreadable as error: raise refuse_file(path, "Parquet", error) from error
 
-# %% ../../nbs/07_market.files.ipynb #865d9d59
+# %% ../../nbs/07_market.files.ipynb #663d090f
 def _first_lines(path, separator, n=3):
     "The cells of a CSV's first lines"
     if len(separator) != 1: raise InputError("A separator is one character", separator, "',' is the default; ';' and '\\t' are usual.")
-    opener = gzip.open if path.open("rb").read(2) == b"\x1f\x8b" else open
+    with path.open("rb") as file: opener = gzip.open if file.read(2) == b"\x1f\x8b" else open
     try:
         with opener(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as file: lines = list(islice(csv.reader(file, delimiter=separator), n))
     except unreadable as error: raise refuse_file(path, "CSV", error) from error
@@ -146,12 +151,12 @@ def partitions(
     found = (re.match(r"^([^=]+)=(.*)$", part) for part in path.parts[:-1])
     return {match[1]: None if match[2] == "__HIVE_DEFAULT_PARTITION__" else unquote(match[2]) for match in found if match}
 
-# %% ../../nbs/07_market.files.ipynb #2877be13
+# %% ../../nbs/07_market.files.ipynb #522249a9
 def _with_partitions(table, path):
     "A file's table with the symbol and the date that its folders' names give"
-    there = {meaning(name) for name in table.columns}
+    there = {meaning(name) for name in table.collect_schema().names()}
     for name, value in partitions(path).items():
-        if meaning(name) in ("symbol", "timestamp") and meaning(name) not in there and name not in table.columns:
+        if meaning(name) in ("symbol", "timestamp") and meaning(name) not in there:
             table = table.with_columns(pl.lit(value, dtype=pl.Categorical if meaning(name) == "symbol" else pl.String).alias(name))
     return table
 
@@ -177,14 +182,14 @@ def file_symbols(
                               "Add the column; or, if all files are of one symbol, say which: symbol='AAPL'.")
     return found
 
-# %% ../../nbs/07_market.files.ipynb #dd1c3f3a
+# %% ../../nbs/07_market.files.ipynb #5fdc1865
 @dataclass
 class Folder:
     "The tables of a folder's files"
-    tables: dict[str, pl.DataFrame]  # by path relative to the folder
-    notes: dict[str, str]            # for the record
+    tables: dict           # polars frames, lazy or not, by path relative to the folder
+    notes: dict[str, str]  # {name: what is to be known about it}, for the record
 
-# %% ../../nbs/07_market.files.ipynb #ab81d6f6
+# %% ../../nbs/07_market.files.ipynb #77f1ebff
 def read_folder(
     folder:str|Path,      # where the files lie
     kind:str,             # "csv" or "parquet"
@@ -196,17 +201,16 @@ def read_folder(
     if not wanted and kind == "csv": wanted = [path for path in files if path.suffix.lower() == ".txt"]
     if not wanted: raise InputError(f"A folder holds files of the kind that is read, {kind}", str(folder), f"It holds {shown([path.as_posix() for path in files])}.")
     tables = {path.as_posix(): _with_partitions(reader(Path(folder).expanduser()/path), path) for path in wanted}
-    keys = {name for path in wanted for name in partitions(path) if meaning(name) in ("symbol", "timestamp") and name in tables[path.as_posix()].columns}
-    empty = [name for name, table in tables.items() if not len(table)]
-    if len(empty) < len(tables): tables = {name: table for name, table in tables.items() if len(table)}
-    notes = _folder_notes(wanted, empty, [path for path in files if path not in {*wanted}])
-    return Folder(tables, notes | dict.fromkeys(sorted(keys), "also in the names of the folders"))
+    empty = {name for name, table in tables.items() if isinstance(table, pl.DataFrame) and not len(table)}
+    if len(empty) < len(tables): tables = {name: table for name, table in tables.items() if name not in empty}
+    return Folder(tables, _folder_notes(wanted, sorted(empty), sorted({*files} - {*wanted})))
 
-# %% ../../nbs/07_market.files.ipynb #e7a12d90
+# %% ../../nbs/07_market.files.ipynb #b628fcbc
 def _folder_notes(wanted, empty, others):
     "What is to be known about a folder"
     note = f"{len(wanted)} file{'s' if len(wanted) > 1 else ''} read"
     if empty: note += f", {len(empty)} of them without rows ({', '.join(shown(empty))})"
     if others: note += f"; not read: {', '.join(shown([path.as_posix() for path in others]))}"
-    dropped = {name for path in wanted for name in partitions(path) if meaning(name) not in ("symbol", "timestamp")}
-    return {"(files)": note} | {f"{name}=": "left out: a partition of the folder" for name in sorted(dropped)}
+    found = {name for path in wanted for name in partitions(path)}
+    say = lambda name: "from the names of the folders, where the files lack it" if meaning(name) in ("symbol", "timestamp") else "left out: a partition of the folder"
+    return {"(files)": note} | {f"{name}=": say(name) for name in sorted(found)}

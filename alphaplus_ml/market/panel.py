@@ -20,13 +20,13 @@ from .wide import Piece, gather
 __all__ = ['match_pieces', 'read_keys', 'symbol_codes', 'panel_index', 'read_column', 'read_values', 'settle_close', 'to_panel',
            'describe_source', 'from_frame', 'select_bars']
 
-# %% ../../nbs/09_market.panel.ipynb #54be8f22
+# %% ../../nbs/09_market.panel.ipynb #444cb794
 def match_pieces(
     pieces:list[Piece],      # long rows
     columns:dict|None=None,  # the reader's own choice, {read: as}
 )->list[dict]:               # {as: read} of each piece, and under None the columns that are left out
     "What the columns of all pieces mean"
-    headers = [piece.table.columns for piece in pieces]
+    headers = [piece.names() for piece in pieces]
     every = {name for header in headers for name in header}
     for name in columns or {}:
         if name not in every: raise unknown_name("column", name, [*dict.fromkeys(name for header in headers for name in header)])
@@ -59,16 +59,17 @@ def _constant(symbol, n):
     "One symbol for n rows"
     return pl.Series([symbol], dtype=pl.Enum([symbol])).new_from_index(0, n)
 
-# %% ../../nbs/09_market.panel.ipynb #6108bf93
+# %% ../../nbs/09_market.panel.ipynb #365d8a85
 def symbol_codes(
     parts:list[pl.Series],             # symbols, part after part
 )->tuple[np.ndarray, list[str]]:       # a code for each of the n rows, and the sorted symbols that the codes count
     "Symbols as whole numbers"
     text = [part if part.dtype in (pl.String, pl.Categorical, pl.Enum) else part.cast(pl.String) for part in parts]
     names = sorted({name for part in text for name in part.unique().cast(pl.String)})
-    return np.concatenate([part.cast(pl.Enum(names)).to_physical().to_numpy() for part in text]), names
+    codes = [part.cast(pl.Enum(names)).to_physical().to_numpy() for part in text]
+    return np.concatenate(codes).astype(np.min_scalar_type(len(names)), copy=False), names
 
-# %% ../../nbs/09_market.panel.ipynb #d3aea1a8
+# %% ../../nbs/09_market.panel.ipynb #8df34eca
 def panel_index(
     micro:np.ndarray,                # n microseconds since 1970 UTC
     symbol:np.ndarray,               # n codes of symbols
@@ -76,32 +77,35 @@ def panel_index(
 )->tuple[pd.MultiIndex, np.ndarray]: # the sorted index, and the order that sorts the rows
     "The index (timestamp, symbol) of a panel"
     time, times = pd.factorize(micro, sort=True)
-    time *= len(names)
-    time += symbol
-    order = np.argsort(time, kind="stable")
-    time, symbol = np.divmod(time[order], len(names))
+    time = time.astype(np.min_scalar_type(-len(times)))  # millions of rows, thousands of times: two bytes each
+    order = np.lexsort((symbol, time))
     levels = [pd.DatetimeIndex(times.view("M8[us]")).tz_localize("UTC"), pd.Index(names, dtype="str")]
-    return pd.MultiIndex(levels=levels, codes=[time, symbol], names=["timestamp", "symbol"], verify_integrity=False), order
+    return pd.MultiIndex(levels=levels, codes=[time[order], symbol[order]], names=["timestamp", "symbol"], verify_integrity=False), order
 
-# %% ../../nbs/09_market.panel.ipynb #d5a3973a
+# %% ../../nbs/09_market.panel.ipynb #87f27b7e
 def _all_keys(pieces, reads, symbol, timestamp_format):
     "The index of all pieces, the order that sorts their rows, and notes"
-    keys = [read_keys(piece, read, symbol, timestamp_format) for piece, read in zip(pieces, reads)]
-    zones = [any(naive in note for note in notes.values()) for *_, notes in keys]
+    micro, symbols, notes = zip(*(read_keys(piece, read, symbol, timestamp_format) for piece, read in zip(pieces, reads)))
+    zones = [any(naive in note for note in own.values()) for own in notes]
     if len({*zones}) > 1: raise InputError("Timestamps all carry a time zone, or none does", {piece.owner: "naive" if zone else "with a zone" for piece, zone in zip(pieces, zones)}, "Write them alike.")
-    notes = {name: note for *_, own in keys for name, note in own.items()}
-    micro = np.concatenate([micro.to_numpy() for micro, *_ in keys])
-    return *panel_index(micro, *symbol_codes([symbols for _, symbols, _ in keys])), notes
+    codes, names = symbol_codes(symbols)
+    del symbols
+    micro = _joined([part.to_numpy() for part in micro])
+    return *panel_index(micro, codes, names), {name: note for own in notes for name, note in own.items()}
 
-# %% ../../nbs/09_market.panel.ipynb #7495e1b1
-def _read_part(piece, name, decimal, rows):
+def _joined(parts):
+    "Arrays one after the other, without a copy of a single one"
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+# %% ../../nbs/09_market.panel.ipynb #82d23851
+def _read_part(piece, name, decimal):
     "One piece's part of a column: floats, values there are, and those that are no numbers with their places"
-    if name is None: return np.full(rows, np.nan), 0, 0, [], []
+    if name is None: return np.full(piece.rows, np.nan), 0, 0, [], []
     column = piece.take(name)
     values, bad = read_numbers(column, decimal)
     return values, column.count(), len(bad), [f"{column[int(row)]}" for row in bad[:3]], [piece.where(int(row)) for row in bad[:3]]
 
-# %% ../../nbs/09_market.panel.ipynb #db5720b6
+# %% ../../nbs/09_market.panel.ipynb #4c8a0de5
 def read_column(
     pieces:list[Piece],     # long rows; the column is taken out of them
     names:list,             # what each calls it, None where it has none
@@ -109,8 +113,8 @@ def read_column(
     order:Any=slice(None),  # the order of the rows
 )->tuple[np.ndarray, int, tuple]: # n floats in that order; how many values there are; the first texts that are no numbers, their places, and how many there are
     "One column of all pieces"
-    parts = [_read_part(piece, name, decimal, len(piece.table)) for piece, name in zip(pieces, names)]
-    values = parts[0][0] if len(parts) == 1 else np.concatenate([values for values, *_ in parts])
+    parts = [_read_part(piece, name, decimal) for piece, name in zip(pieces, names)]
+    values = _joined([values for values, *_ in parts])
     _, there, bad, texts, places = zip(*parts)
     return values[order], sum(there), (sum(texts, [])[:3], sum(places, [])[:3], sum(bad))
 
@@ -159,7 +163,7 @@ def _record(pieces, reads, panel, notes):
         for name, note in piece.notes.items(): out[name] = f"{out[name]}; {note}" if name in out else note
     return {"columns": used, "notes": out}
 
-# %% ../../nbs/09_market.panel.ipynb #7dd8ebcf
+# %% ../../nbs/09_market.panel.ipynb #9b415bc8
 def to_panel(
     table:pl.DataFrame|list[Piece],  # n rows, columns under any common spelling; wide or long
     *,
@@ -173,8 +177,8 @@ def to_panel(
     "A panel from a table, with a record of what became of each column"
     if decimal not in (None, ",", "."): raise InputError("decimal is ',' or '.'", decimal, "Leave it out where numbers have no commas.")
     pieces = table if isinstance(table, list) else gather({"": table}, columns)
-    header, reads = pieces[0].table.columns, match_pieces(pieces, columns)
-    if not sum(len(piece.table) for piece in pieces): raise InputError("A market table has rows below its header", header, "It is empty: look at the export that wrote it.")
+    header, reads = pieces[0].names(), match_pieces(pieces, columns)
+    if not sum(piece.rows for piece in pieces): raise InputError("A market table has rows below its header", header, "It is empty: look at the export that wrote it.")
     index, order, notes = _all_keys(pieces, reads, symbol, timestamp_format)
     names = dict.fromkeys([*bars, *(to for read in reads for to in read if to not in (None, "timestamp", "time", "symbol"))])
     values, left_out = read_values(pieces, reads, names, decimal, order)
@@ -224,12 +228,12 @@ def _named_index(index):
         else: names.append(None)
     return names
 
-# %% ../../nbs/09_market.panel.ipynb #dfa27dbb
+# %% ../../nbs/09_market.panel.ipynb #6523f29f
 def from_frame(
     frame:pd.DataFrame|pl.DataFrame|pl.LazyFrame,  # any table; of a pandas frame also the index
-)->pl.DataFrame:                                   # index levels are columns
+)->pl.DataFrame|pl.LazyFrame:                      # index levels are columns; a lazy frame stays lazy
     "A frame as polars sees it"
-    if not isinstance(frame, pd.DataFrame): return frame.lazy().collect()
+    if not isinstance(frame, pd.DataFrame): return frame
     names = _named_index(frame.index)
     levels = {str(name): frame.index.get_level_values(level) for level, name in enumerate(names) if name is not None}
     titles = [str(tuple(map(str, name))) if isinstance(name, tuple) else str(name) for name in frame.columns]

@@ -20,20 +20,26 @@ from .columns import (bars, find_column, is_missing, match_columns, meaning, nai
 # %% auto #0
 __all__ = ['no_symbols', 'Piece', 'wide_columns', 'lengthen', 'name_time', 'beside', 'gather']
 
-# %% ../../nbs/08_market.wide.ipynb #3b6f29a3
+# %% ../../nbs/08_market.wide.ipynb #126c15b6
 @dataclass
 class Piece:
     "Long rows that are read together"
-    table: pl.DataFrame                                        # n rows; columns leave it as they are read
+    table: pl.DataFrame|pl.LazyFrame                           # n rows; columns leave it as they are read
     where: Callable[[int], str] = lambda row: f"row {row + 1}" # how a row is called in a message
     owner: str = ""                                            # the file or entry it is from, where there are several
     labels: dict = field(default_factory=dict)                 # {column: how the record calls it}, for columns that were not there before
     notes: dict = field(default_factory=dict)                  # {name: what is to be known about it}, for the record
+    def __post_init__(self):
+        self.rows = len(self.table) if isinstance(self.table, pl.DataFrame) else self.table.select(pl.len()).collect().item()  # n, also when the columns are gone
+    def names(self)->list[str]:  # the header
+        "The columns that are still there"
+        return self.table.collect_schema().names()
     def take(self,
         name:str,       # a column
     )->pl.Series:       # its n values
         "Take a column out"
-        column = self.table[name]
+        try: column = self.table.lazy().select(name).collect().to_series()
+        except (pl.exceptions.PolarsError, OSError) as error: raise InputError(f"A market file is readable throughout; {name!r} is not", self.owner or None, f"The reader says: {str(error).splitlines()[0]}") from error
         self.table = self.table.drop(name)
         return column
 
@@ -171,17 +177,19 @@ def _without_empty(long, fields, symbols, n, labels):
     notes |= {labels[field]: "one column for each symbol" for field in fields}
     return Piece(long.filter(kept) if empty else long, where, labels=labels, notes=notes)
 
-# %% ../../nbs/08_market.wide.ipynb #8fdddd00
+# %% ../../nbs/08_market.wide.ipynb #ac3f330e
+_no_name = re.compile(r"^(|index|unnamed.*|__index_level_\d+__|\('', ''\)|\('index', ''\))$", re.I)
+
 def name_time(
-    table:pl.DataFrame,   # any table
-)->pl.DataFrame:          # with "timestamp" where a column without a name holds the times
+    table:pl.DataFrame|pl.LazyFrame,  # any table
+)->pl.DataFrame|pl.LazyFrame:         # with "timestamp" where a column without a name holds the times
     "Find the time in a column without a name"
-    if any(meaning(_alone(name)) == "timestamp" for name in table.columns): return table
-    for name in table.columns:
-        if not re.match(r"^(|index|unnamed.*|__index_level_\d+__|\('', ''\)|\('index', ''\))$", name.lower()): continue
-        column, head = table[name], table[name].drop_nulls().head(20)
-        is_text = column.dtype == pl.String and len(head) and head.str.contains(r"^\d{4}[-./]?\d\d").all() and not read_times(head)[0].null_count()
-        if column.dtype in (pl.Date, pl.Datetime) or is_text: return table.rename({name: "timestamp"})
+    schema = table.collect_schema()
+    if any(meaning(_alone(name)) == "timestamp" for name in schema): return table
+    for name in filter(_no_name.match, schema):
+        head = table.lazy().select(name).head(20).collect().to_series().drop_nulls()
+        is_text = head.dtype == pl.String and len(head) and head.str.contains(r"^\d{4}[-./]?\d\d").all() and not read_times(head)[0].null_count()
+        if head.dtype in (pl.Date, pl.Datetime) or is_text: return table.rename({name: "timestamp"})
     return table
 
 # %% ../../nbs/08_market.wide.ipynb #c7bcd478
@@ -219,56 +227,55 @@ def _as_utc(times):
     zone = None if next(iter(found.values()))[1] == naive else "UTC"
     return {key: micro.cast(pl.Datetime("us", zone)) for key, (micro, _) in found.items()}
 
-# %% ../../nbs/08_market.wide.ipynb #d005a6e0
+# %% ../../nbs/08_market.wide.ipynb #7cc7efd0
 def _is_fields(tables):
     "Whether the names of tables are fields, the tables wide"
     named = [meaning(name) in bars for name in tables]
     if not any(named): return False
-    long = [{*bars} <= {meaning(column) for column in table.columns} for table in tables.values()]
+    long = [{*bars} <= {meaning(column) for column in table.collect_schema().names()} for table in tables.values()]
     if {*bars} <= {meaning(name) for name in tables} and all(long):
         raise InputError("The tables of a dictionary are one per field or one per symbol; these could be both", list(tables), "Give each table a column 'symbol', or rename the symbols.")
     return not any(long)
 
-# %% ../../nbs/08_market.wide.ipynb #fb8c1c43
+# %% ../../nbs/08_market.wide.ipynb #42045bd6
 def _stack(pieces):
     "Pieces of one header and one type as one piece"
     if len(pieces) == 1: return pieces[0]
-    ends = np.cumsum([len(piece.table) for piece in pieces])
+    ends = np.cumsum([piece.rows for piece in pieces])
     def where(row):
-        at = int(np.searchsorted(ends, row, side="right"))
-        return pieces[at].where(row - (ends[at] - sizes[at]))
-    sizes = np.diff(ends, prepend=0)
+        piece = pieces[at := int(np.searchsorted(ends, row, side="right"))]
+        return piece.where(row - int(ends[at]) + piece.rows)
     table, notes = pl.concat([piece.table for piece in pieces]), {}
     for piece in pieces:
         piece.table = None
         notes |= piece.notes
     return Piece(table, where, pieces[0].owner, pieces[0].labels, notes)
 
-# %% ../../nbs/08_market.wide.ipynb #d86fe462
+# %% ../../nbs/08_market.wide.ipynb #044f6d76
 def gather(
-    tables:dict[str, pl.DataFrame],  # tables by name; the name of one alone may be ""
+    tables:dict,                     # polars frames, lazy or not, by name; the name of one alone may be ""
     columns:dict|None=None,          # the reader's own choice, {read: as}
     symbols:Callable|None=None,      # of the names of tables without a symbol column, gives {name: symbol}
 )->list[Piece]:
     "Tables as long rows"
     titles = {re.sub(r"(\.csv|\.csv\.gz|\.parquet)$", "", name): table for name, table in tables.items()}
-    if len(titles) == len(tables) and _is_fields(titles): tables, symbols = {"": beside(titles)}, None
+    if len(titles) == len(tables) and _is_fields(titles): tables, symbols = {"": beside({name: table.lazy().collect() for name, table in titles.items()})}, None
     pieces = {name: _piece(name_time(table), name, columns) for name, table in tables.items()}
-    without = [name for name, piece in pieces.items() if not _has_symbols(tuple(piece.table.columns), columns)]
+    without = [name for name, piece in pieces.items() if not _has_symbols(tuple(piece.names()), columns)]
     if without and len(without) < len(tables): raise InputError("Tables all have a column of symbols, or none has; these have none", shown(without), "Add it there.")
     if without and symbols:
         for name, symbol in symbols(without).items(): _add_symbol(pieces[name], symbol)
     groups = {}
-    for piece in pieces.values(): groups.setdefault(tuple(piece.table.schema.items()), []).append(piece)
+    for piece in pieces.values(): groups.setdefault((type(piece.table), *piece.table.collect_schema().items()), []).append(piece)
     return [_stack(group) for group in groups.values()]
 
-# %% ../../nbs/08_market.wide.ipynb #efac4198
+# %% ../../nbs/08_market.wide.ipynb #37d08161
 def _piece(table, name, columns):
     "One table as a piece"
     where = (lambda row: f"row {row + 1} of {name}") if name else (lambda row: f"row {row + 1}")
-    pairs = {} if columns and {*bars} <= {*columns.values()} else wide_columns(tuple(table.columns))
+    pairs = {} if columns and {*bars} <= {*columns.values()} else wide_columns(tuple(table.collect_schema().names()))
     if not pairs: return Piece(table, where, name)
-    piece = lengthen(table, pairs)
+    piece = lengthen(table.lazy().collect(), pairs)
     if name: piece.owner, own, piece.where = name, piece.where, lambda row: f"{own(row)} in {name}"
     return piece
 
