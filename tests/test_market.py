@@ -246,7 +246,7 @@ bad_files = {
     "wrong column": (header.replace("Close", "Clsoe") + "2024-01-02,1,1,1,1,1\n", r"missing: close; got .*'Clsoe'.*columns="),
     "no timestamp": (header.replace("Date", "When") + "2024-01-02,1,1,1,1,1\n", "missing: timestamp"),
     "text": (header + "2024-01-02,1,1,1,1,1\n2024-01-03,1,1,1,abc,1\n2024-01-04,1,x,1,1,1\n", r"'High' has 'x' in row 3; 'Close' has 'abc' in row 2"),
-    "much text": (header + "2024-01-02,1,1,1,$1,1\n"*9, r"'\$1' in row 1, '\$1' in row 2, '\$1' in row 3 and 6 more"),
+    "much text": (header + "2024-01-02,1,1,1,#1,1\n"*9, r"'#1' in row 1, '#1' in row 2, '#1' in row 3 and 6 more"),
     "american dates": (header + "01/31/2024,1,1,1,1,1\n", r"readable 'Date'; 1 rows.*row 1.*01/31/2024.*timestamp_format"),
     "no date": (header + "2024-01-02,1,1,1,1,1\n,1,1,1,1,1\n", "readable 'Date'.*row 2.*null"),
     "mixed zones": (header + "2024-01-02 10:00Z,1,1,1,1,1\n2024-01-02 11:00,1,1,1,1,1\n", "time zone"),
@@ -268,7 +268,7 @@ def test_files_that_are_none(tmp_path):
     for ending in ("csv", "csv.gz", "parquet"):
         with pytest.raises(InputError, match=f"exists; got '.*absent.{ending}'"): load_market(tmp_path/f"absent.{ending}")
     (tmp_path/"folder.csv").mkdir()
-    with pytest.raises(InputError, match="not a folder"): load_market(tmp_path/"folder.csv")
+    with pytest.raises(InputError, match="It holds no files"): load_market(tmp_path/"folder.csv")
     for name, content in (("a.parquet", b"no parquet"), ("b.csv.gz", b"\x1f\x8bno gzip"), ("c.csv", header.encode() + b"2024-01-02,\xff\xfe,1,1,1,1\n")):
         (tmp_path/name).write_bytes(content)
         with pytest.raises(InputError, match="is readable|'.*' in row 1"): load_market(tmp_path/name)
@@ -276,7 +276,7 @@ def test_files_that_are_none(tmp_path):
 
 def test_sources_and_options_that_are_none(small):
     with pytest.raises(UnknownNameError, match="us_indicies.*us_indices"): load_market("us_indicies")
-    with pytest.raises(InputError, match="registered name, a path or a frame; got 'int'"): load_market(42)
+    with pytest.raises(InputError, match="registered name, a path, a frame or a dictionary of frames; got 'int'"): load_market(42)
     with pytest.raises(InputError, match="got 'NoneType'"): load_market(None)
     with pytest.raises(UnknownNameError, match="separater.*separator"): load_market("csv", path="x.csv", separater=";")
     with pytest.raises(UnknownNameError, match="colums.*columns"): load_market(small, colums={})

@@ -213,7 +213,7 @@ def _from_dates(column):
     zone = getattr(column.dtype, "time_zone", None)
     return column.cast(pl.Datetime("us", zone)).to_physical(), naive if zone is None else None
 
-# %% ../../nbs/06_market.columns.ipynb #5d425e7f
+# %% ../../nbs/06_market.columns.ipynb #0ff31e14
 def read_times(
     column:pl.Series,           # n timestamps: dates, times, text or epoch numbers
     format:str|None=None,       # strptime format of text that is not ISO
@@ -224,8 +224,8 @@ def read_times(
     if column.dtype.is_float(): column = column.cast(pl.Int64, strict=False)
     raw = column.unique().drop_nulls().sort()
     text = raw.cast(pl.String).str.strip_chars()
-    is_epoch = format is None and len(text) and text.str.contains(r"^\d{9,18}$").all()
-    micro, note = _from_epoch(text.cast(pl.Int64)) if is_epoch else _from_text(text, format)
+    is_epoch = format is None and len(text) and text.str.contains(r"^\d{9,19}$").all()
+    micro, note = _from_epoch(text.cast(pl.Int64, strict=False)) if is_epoch else _from_text(text, format)
     return column.replace_strict(raw, micro, default=None, return_dtype=pl.Int64), note
 
 # %% ../../nbs/06_market.columns.ipynb #eecb50d0

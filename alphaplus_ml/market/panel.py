@@ -198,12 +198,12 @@ def describe_source(
     rows = [(name, source["columns"].get(name, "-"), source["notes"].get(name, "")) for name in source["columns"] | source["notes"]]
     return pd.DataFrame(rows, columns=["read", "as", "note"]).set_index("read")
 
-# %% ../../nbs/09_market.panel.ipynb #11b24fd6
+# %% ../../nbs/09_market.panel.ipynb #1815c090
 def _column(values):
     "A pandas column as polars sees it"
     kind = values.dtype
     if isinstance(kind, pd.PeriodDtype): return pl.from_pandas(_starts(values))
-    if isinstance(kind, pd.DatetimeTZDtype): return pl.from_pandas(values.dt.tz_convert("UTC").dt.tz_localize(None)).dt.replace_time_zone("UTC")
+    if isinstance(kind, pd.DatetimeTZDtype): return pl.from_pandas(values.dt.tz_convert(None)).cast(pl.Datetime("ns" if kind.unit == "ns" else "us", "UTC"))
     if isinstance(kind, pd.CategoricalDtype): return pl.Series([str(name) for name in kind.categories], dtype=pl.String).gather(pl.Series(values.cat.codes.to_numpy().astype(np.int64)).replace(-1, None))
     if pd.api.types.is_any_real_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind) or isinstance(kind, (pd.StringDtype, pd.ArrowDtype)) or kind.kind == "M": return pl.from_pandas(values)
     if pd.api.types.infer_dtype(values, skipna=True) == "string": return pl.from_pandas(values.astype("str"))
@@ -228,7 +228,7 @@ def _named_index(index):
         else: names.append(None)
     return names
 
-# %% ../../nbs/09_market.panel.ipynb #6523f29f
+# %% ../../nbs/09_market.panel.ipynb #943298a0
 def from_frame(
     frame:pd.DataFrame|pl.DataFrame|pl.LazyFrame,  # any table; of a pandas frame also the index
 )->pl.DataFrame|pl.LazyFrame:                      # index levels are columns; a lazy frame stays lazy
@@ -240,7 +240,7 @@ def from_frame(
     every = pd.Index([*(str(name) for name in names if name is not None), *titles])
     if not every.is_unique: raise InputError("A frame's columns have different names", every[every.duplicated()].tolist(), "Rename them; the names of the index count too.")
     table = {name: _column(pd.Series(level)) for name, level in levels.items()}
-    return pl.DataFrame(table | {title: _column(frame.iloc[:, place]) for place, title in enumerate(titles)})
+    return pl.DataFrame(table | {title: _column(values) for title, (_, values) in zip(titles, frame.items())})
 
 # %% ../../nbs/09_market.panel.ipynb #ee17f01d
 def _period(times, start, end):

@@ -200,17 +200,17 @@ def _time_of(table, key):
     if len(names) != 1: raise InputError(f"A table of one field has one time column and a column for each symbol; {key!r} has {len(names)} time columns", shown(names or table.columns), "Name it 'timestamp'.")
     return names[0]
 
-# %% ../../nbs/08_market.wide.ipynb #24cf5bdf
+# %% ../../nbs/08_market.wide.ipynb #39755e52
 def beside(
     tables:dict,      # {field: table with a row per time and a column per symbol}
 )->pl.DataFrame:      # one table, its columns of two levels as text
     "Tables of one field each as one wide table"
-    times = {key: table[_time_of(table, key)] for key, table in tables.items()}
+    names = {key: _time_of(table, key) for key, table in tables.items()}
+    times = {key: table[names[key]] for key, table in tables.items()}
     first, *others = times.values()
     same = all(time.dtype == first.dtype and time.equals(first) for time in others)
     if not same: times = _as_utc(times)
-    parts = [table.select(time.alias("timestamp"), *(pl.col(name).alias(str((key, name))) for name in table.columns if name != _time_of(table, key)))
-             for (key, table), time in zip(tables.items(), times.values())]
+    parts = [table.drop(names[key]).rename(lambda name: str((key, name))).insert_column(0, times[key].alias("timestamp")) for key, table in tables.items()]
     if same: return pl.concat([parts[0], *(part.drop("timestamp") for part in parts[1:])], how="horizontal")
     joined = parts[0]
     for part in parts[1:]: joined = joined.join(part, on="timestamp", how="full", coalesce=True)
