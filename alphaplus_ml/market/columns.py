@@ -26,12 +26,12 @@ spellings = {"timestamp": ("timestamp", "date", "datetime", "time", "ts", "t", "
              "open": ("open", "o"), "high": ("high", "h"), "low": ("low", "l"), "close": ("close", "c", "closelast"),
              "volume": ("volume", "vol", "v"), "adj_close": ("adjclose", "adjustedclose")}
 
-# %% ../../nbs/06_market.columns.ipynb #87cb39ac
+# %% ../../nbs/06_market.columns.ipynb #b00221e8
 def plain(
     name:str,  # a column name as it stands in the header
 )->str:        # "adjclose" for "Adj Close" and for "<ADJ_CLOSE>"
     "A column name without case, blanks and signs"
-    return re.sub(r"[^a-z0-9]", "", str(name).lower())
+    return re.sub(r"[\W_]", "", str(name).lower())
 
 # %% ../../nbs/06_market.columns.ipynb #d03016d3
 def meaning(

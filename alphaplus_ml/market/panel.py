@@ -152,7 +152,7 @@ def settle_close(
     values.update({name: values[name]*factor for name in ("open", "high", "low")}, close=adjusted_close)
     return "open, high, low and close are scaled to it"
 
-# %% ../../nbs/09_market.panel.ipynb #3917a074
+# %% ../../nbs/09_market.panel.ipynb #c325f623
 def _record(pieces, reads, panel, notes):
     "What became of each column"
     kept, used, out = (*panel.index.names, *panel.columns), {}, {}
@@ -160,7 +160,7 @@ def _record(pieces, reads, panel, notes):
         call = lambda name: piece.labels.get(name, name)
         used |= {call(name): to for to, name in read.items() if to in kept} | ({call(read["time"]): "timestamp"} if "time" in read else {})
         out |= {call(name): no_features.get(plain(name), "left out") for name in read[None]} | {call(name): note for name, note in notes.items()}
-        for name, note in piece.notes.items(): out[name] = f"{out[name]}; {note}" if name in out else note
+        for name, note in piece.notes.items(): out[name] = f"{out[name]}; {note}" if note not in out.get(name, note) else note
     return {"columns": used, "notes": out}
 
 # %% ../../nbs/09_market.panel.ipynb #9b415bc8

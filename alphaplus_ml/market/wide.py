@@ -52,14 +52,15 @@ def _levels(name):
     if len(parts) != 2: raise InputError("Columns have one level or two", name, "Two levels are a field and a symbol; drop the others with columns.droplevel.")
     return tuple(str(part) for part in parts)
 
-# %% ../../nbs/08_market.wide.ipynb #82b31766
+# %% ../../nbs/08_market.wide.ipynb #3b8265a8
 def _two_levels(names):
     "{column: (field, symbol)} of the columns that have two levels"
     levels = {name: pair for name in names if (pair := _levels(name)) and all(pair)}
     if not levels: return {}
-    spelled = [{meaning(pair[level]) for pair in levels.values()} for level in (0, 1)]
-    holds = [len({*bars} & found) for found in spelled]
-    if min(holds) == max(holds) or all({*bars[:4]} <= found for found in spelled):
+    words = [len({*bars} & {meaning(pair[level]) for pair in levels.values() if len(pair[level]) > 1}) for level in (0, 1)]
+    letters = [len({*bars} & {meaning(pair[level]) for pair in levels.values()}) for level in (0, 1)]
+    holds = words if any(words) else letters  # C and V are tickers, too
+    if min(holds) == max(holds):
         raise InputError("One level of the columns names the fields (open, high, ...), the other the symbols", shown([*levels]), "Rename what is neither.")
     first = holds[0] > holds[1]
     return {name: pair if first else pair[::-1] for name, pair in levels.items()}
@@ -227,13 +228,16 @@ def _as_utc(times):
     zone = None if next(iter(found.values()))[1] == naive else "UTC"
     return {key: micro.cast(pl.Datetime("us", zone)) for key, (micro, _) in found.items()}
 
-# %% ../../nbs/08_market.wide.ipynb #7cc7efd0
+# %% ../../nbs/08_market.wide.ipynb #24cd53ac
 def _is_fields(tables):
     "Whether the names of tables are fields, the tables wide"
     named = [meaning(name) in bars for name in tables]
     if not any(named): return False
-    long = [{*bars} <= {meaning(column) for column in table.collect_schema().names()} for table in tables.values()]
-    if {*bars} <= {meaning(name) for name in tables} and all(long):
+    spelled = lambda names, shortest=1: {*bars} <= {meaning(name) for name in names if len(name) >= shortest}
+    headers = [table.collect_schema().names() for table in tables.values()]
+    if spelled(tables, 2) and not any(spelled(header, 2) for header in headers): return True  # columns O, H, L, C and V are tickers
+    long = [spelled(header) for header in headers]
+    if spelled(tables) and all(long):
         raise InputError("The tables of a dictionary are one per field or one per symbol; these could be both", list(tables), "Give each table a column 'symbol', or rename the symbols.")
     return not any(long)
 
@@ -251,7 +255,7 @@ def _stack(pieces):
         notes |= piece.notes
     return Piece(table, where, pieces[0].owner, pieces[0].labels, notes)
 
-# %% ../../nbs/08_market.wide.ipynb #044f6d76
+# %% ../../nbs/08_market.wide.ipynb #367e0bbc
 def gather(
     tables:dict,                     # polars frames, lazy or not, by name; the name of one alone may be ""
     columns:dict|None=None,          # the reader's own choice, {read: as}
@@ -259,7 +263,7 @@ def gather(
 )->list[Piece]:
     "Tables as long rows"
     titles = {re.sub(r"(\.csv|\.csv\.gz|\.parquet)$", "", name): table for name, table in tables.items()}
-    if len(titles) == len(tables) and _is_fields(titles): tables, symbols = {"": beside({name: table.lazy().collect() for name, table in titles.items()})}, None
+    if len(titles) == len(tables) and _is_fields(titles): return [_fields_piece({name: table.lazy().collect() for name, table in titles.items()})]
     pieces = {name: _piece(name_time(table), name, columns) for name, table in tables.items()}
     without = [name for name, piece in pieces.items() if not _has_symbols(tuple(piece.names()), columns)]
     if without and len(without) < len(tables): raise InputError("Tables all have a column of symbols, or none has; these have none", shown(without), "Add it there.")
@@ -268,6 +272,14 @@ def gather(
     groups = {}
     for piece in pieces.values(): groups.setdefault((type(piece.table), *piece.table.collect_schema().items()), []).append(piece)
     return [_stack(group) for group in groups.values()]
+
+# %% ../../nbs/08_market.wide.ipynb #d99c7bcb
+def _fields_piece(tables):
+    "Tables of one field each as one piece"
+    missing = [field for field in bars if field not in {meaning(name) for name in tables}]
+    if missing: raise InputError(f"Tables of one field each are a table for each of {', '.join(bars)}; missing: {', '.join(missing)}", list(tables), "Add them to the dictionary.")
+    table = beside(tables)
+    return lengthen(table, {name: _levels(name) for name in table.columns if name != "timestamp"})
 
 # %% ../../nbs/08_market.wide.ipynb #37d08161
 def _piece(table, name, columns):
