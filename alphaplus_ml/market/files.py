@@ -69,13 +69,14 @@ def _first_lines(path, separator, n=3):
     if lines and "\0" in "".join(lines[0]): raise InputError("A CSV is text in UTF-8", str(path), "This one looks like UTF-16, as MetaTrader writes it: save it as UTF-8.")
     return lines
 
-# %% ../../nbs/07_market.files.ipynb #99546f60
+# %% ../../nbs/07_market.files.ipynb #889e78b9
 def _two_level_header(lines):
     "The names of columns of two levels and the number of header lines; None for an ordinary header"
     if len(lines) < 2 or len({len(line) for line in lines}) > 1 or len(lines[0]) < 2: return None
     (corner, *upper), (second, *lower), third = lines[0], lines[1], lines[2] if len(lines) > 2 else [""]
     if plain(second) not in ("", "ticker", "tickers", "symbol", "symbols", "price", "field", "attributes") or not all(lower): return None
-    if not any({*bars[:4]} <= {meaning(name) for name in level} for level in (upper, lower)): return None
+    spelled = [{meaning(name) for name in level} for level in (upper, lower)]
+    if not any({*bars[:4]} <= found and not {"timestamp", "symbol"} & found for found in spelled): return None
     named = not any(third[1:]) and len(third) > 1
     if not named and not second and all(re.match(r"^-?[\d.]+$", name) for name in lower): return None  # a row of numbers without a time
     time = third[0] if named else corner if meaning(corner) == "timestamp" else ""
