@@ -248,6 +248,7 @@ def test_fields_with_different_times_and_wrong_dictionaries():
                          ({name: day() for name in "OHLCV"}, "could be both"), ({"A": day(), "B": day(symbol="B")}, r"these have none; got \['A'\]"),
                          ({"A": day(), "B": day().drop(columns="low")}, "missing in B: low"), (frames | {"close": frames["close"].drop(columns="T")}, r"missing \(field, symbol\).*'close', 'T'"),
                          ({"A": day(), "B": day(close="x")}, "'close' has 'x' in row 1 of B"), ({"A": day(), "B": day(date=["2024-01-02 10:00Z"])}, "time zone"),
+                         ({"A": day(), "B": day(date=["2024-01-02 10:00Z"], vix=13.)}, "time zone"),
                          (frames | {"volume": frames["volume"].iloc[[0, 0]]}, "stands once.*'volume'")):
         with pytest.raises(InputError, match=match): load_market(wrong)
     letters = {field: pd.DataFrame({name: [1., 2, 3] for name in "OHLCVT"}, index=times) for field in five}
@@ -419,6 +420,16 @@ def test_files_that_no_csv_reader_should_be_given(tmp_path):
     broken[2000:4000] = bytes(2000)
     (tmp_path/"c.parquet").write_bytes(broken)
     with pytest.raises(InputError, match="readable"): load_market(tmp_path/"c.parquet")
+
+
+def test_rows_of_numbers_without_a_time_are_no_second_header(tmp_path):
+    with pytest.raises(InputError, match="missing: timestamp|readable"): sample(",Open,High,Low,Close,Volume\n,1,3,1,2,9\n", tmp_path)
+
+
+def test_a_lazy_frame_that_fails(tmp_path):
+    for lazy in (pl.scan_parquet(tmp_path/"absent.parquet"), pl.LazyFrame({"a": [1]}).select("b")):
+        for source in (lazy, {"A": lazy}):
+            with pytest.raises(InputError, match="can be collected"): load_market(source)
 
 
 def test_a_new_source_of_many_tables_is_one_small_cell():

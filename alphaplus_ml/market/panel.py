@@ -228,12 +228,15 @@ def _named_index(index):
         else: names.append(None)
     return names
 
-# %% ../../nbs/09_market.panel.ipynb #943298a0
+# %% ../../nbs/09_market.panel.ipynb #817c39c5
 def from_frame(
     frame:pd.DataFrame|pl.DataFrame|pl.LazyFrame,  # any table; of a pandas frame also the index
-)->pl.DataFrame|pl.LazyFrame:                      # index levels are columns; a lazy frame stays lazy
+)->pl.DataFrame:                                   # index levels are columns
     "A frame as polars sees it"
-    if not isinstance(frame, pd.DataFrame): return frame
+    if isinstance(frame, pl.DataFrame): return frame
+    if isinstance(frame, pl.LazyFrame):
+        try: return frame.collect()
+        except (pl.exceptions.PolarsError, OSError) as error: raise InputError("A lazy frame can be collected", way_out=f"polars says: {str(error).splitlines()[0]}") from error
     names = _named_index(frame.index)
     levels = {str(name): frame.index.get_level_values(level) for level, name in enumerate(names) if name is not None}
     titles = [str(tuple(map(str, name))) if isinstance(name, tuple) else str(name) for name in frame.columns]

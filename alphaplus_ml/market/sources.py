@@ -165,15 +165,20 @@ def check_options(
         if name not in known: raise unknown_name(f"option of the source {source!r}", name, [*known, *door])
     if "path" in known and "path" not in options: raise InputError(f"The source {source!r} reads a path", way_out=f"load_market({source!r}, path='bars.{source}')")
 
-# %% ../../nbs/10_market.sources.ipynb #107f7063
+# %% ../../nbs/10_market.sources.ipynb #a50f0c93
+def _table(found):
+    "What a source found, as polars sees it"
+    return found if isinstance(found, pl.LazyFrame) else from_frame(found)
+
+# %% ../../nbs/10_market.sources.ipynb #d2eba14c
 def _many(tables, symbols, reading):
     "The pieces of several tables"
     if not tables: raise InputError("A dictionary of frames has entries", tables, "{'AAPL': frame, ...} by symbol, or {'close': frame, ...} by field.")
     for name, table in tables.items():
         if not isinstance(table, frames): raise InputError(f"A dictionary holds frames; {name!r} is none", type(table).__name__, "Read it first: pandas.read_csv, polars.read_parquet.")
-    return gather({str(name): from_frame(table) for name, table in tables.items()}, reading.get("columns"), None if "symbol" in reading else symbols)
+    return gather({str(name): _table(table) for name, table in tables.items()}, reading.get("columns"), None if "symbol" in reading else symbols)
 
-# %% ../../nbs/10_market.sources.ipynb #bf099c8a
+# %% ../../nbs/10_market.sources.ipynb #44849b7a
 frames = (pd.DataFrame, pl.DataFrame, pl.LazyFrame)
 
 def _open(source, options, reading):
@@ -181,7 +186,7 @@ def _open(source, options, reading):
     if isinstance(source, (*frames, dict)):
         if options: raise unknown_name("option of a frame", next(iter(options)), door)
         by_key = lambda names: dict(zip(names, names))
-        if isinstance(source, dict): return "frames", _many(source, by_key, reading), "asset", {}
+        if isinstance(source, dict): return "frames", _many({name: from_frame(table) if isinstance(table, pl.LazyFrame) else table for name, table in source.items()}, by_key, reading), "asset", {}
         return "frame", gather({"": from_frame(source)}, reading.get("columns")), "asset", {}
     if not isinstance(source, (str, PathLike)): raise InputError("A source is a registered name, a path, a frame or a dictionary of frames", type(source).__name__, f"Registered: {', '.join(sources)}.")
     if kind := file_kind(source): source, options = kind, options | {"path": source}
@@ -191,7 +196,7 @@ def _open(source, options, reading):
         pieces = _many(found.tables, file_symbols, reading)
         pieces[0].notes |= found.notes
         return source, pieces, symbol, {}
-    return source, gather({"": from_frame(found)}, reading.get("columns")), symbol, getattr(found, "attrs", {})
+    return source, gather({"": _table(found)}, reading.get("columns")), symbol, getattr(found, "attrs", {})
 
 # %% ../../nbs/10_market.sources.ipynb #a0df126e
 def load_market(

@@ -20,7 +20,7 @@ from .columns import (bars, find_column, is_missing, match_columns, meaning, nai
 # %% auto #0
 __all__ = ['no_symbols', 'Piece', 'wide_columns', 'lengthen', 'name_time', 'beside', 'gather']
 
-# %% ../../nbs/08_market.wide.ipynb #126c15b6
+# %% ../../nbs/08_market.wide.ipynb #3234256c
 @dataclass
 class Piece:
     "Long rows that are read together"
@@ -39,7 +39,7 @@ class Piece:
     )->pl.Series:       # its n values
         "Take a column out"
         try: column = self.table.lazy().select(name).collect().to_series()
-        except (pl.exceptions.PolarsError, OSError) as error: raise InputError(f"A market file is readable throughout; {name!r} is not", self.owner or None, f"The reader says: {str(error).splitlines()[0]}") from error
+        except (pl.exceptions.PolarsError, OSError) as error: raise InputError(f"A market table is readable throughout; {name!r} is not", self.owner or None, f"The reader says: {str(error).splitlines()[0]}") from error
         self.table = self.table.drop(name)
         return column
 
