@@ -13,11 +13,13 @@ import numpy as np
 import pandas as pd
 
 from ..core import InputError, new_id, need, unknown_name
-from .metrics import (default_metric, grouped_correlation, ic_series, max_drawdown, metrics, net_returns, pair,
-                                             r2_out_of_sample, rmse, sharpe_ratio, sign, turnover)
+from .metrics import (check_forecast_metric, default_metric, max_drawdown, metrics, net_returns, r2_out_of_sample,
+                                             rmse, sharpe_ratio, sign, turnover)
 from .overfitting import deflated_sharpe_ratio, probabilistic_sharpe_ratio, sharpe_inputs
+from .pairs import finite_numbers, grouped_correlation, is_panel, known_mean, known_values, pair
 from .portfolio import overlapping_weights, portfolio_weights
 from .significance import adjust_p_values, bootstrap_interval, diebold_mariano, optimal_block_length
+from ..market.labels import check_horizon
 
 # %% auto #0
 __all__ = ['common_rows', 'headline_interval', 'Question', 'ComparisonResult', 'plot_leaderboard', 'compare_models']
@@ -52,29 +54,60 @@ def _mean_correlation(a, b):
     found = grouped_correlation(a[both], b[both], np.nonzero(both)[1], a.shape[1])
     return found[~np.isnan(found)].mean() if not np.isnan(found).all() else np.nan
 
+# %% ../../nbs/26_evaluation.comparison.ipynb #d3982e41
+def _in_time(values):
+    "Rows in time order, where the index tells it"
+    return values.sort_index() if isinstance(values.index, (pd.DatetimeIndex, pd.MultiIndex)) else values
+
+def _returns_in_time(metric, returns, prediction):
+    "A portfolio's known returns"
+    if prediction is not None: raise InputError("A portfolio metric takes one series, of returns", f"{metric} with a prediction", "Hand over portfolio_returns(prediction, returns) alone.")
+    return known_values(_in_time(finite_numbers(returns, "A return series")))
+
+def _complete_pairs(metric, y, prediction):
+    "Pairs without a gap"
+    if prediction is None: raise InputError("A metric of forecasts takes labels and a prediction", f"{metric} without a prediction")
+    return _in_time(pair(y, prediction).dropna())
+
+# %% ../../nbs/26_evaluation.comparison.ipynb #7c3651cd
+def _wide(values):
+    "t x s, NaN where a symbol has no row; t x 1 for one series"
+    return (values.unstack("symbol") if is_panel(values.index) else values.to_frame()).to_numpy()
+
+def _explained(squares): return 1 - squares[:, 0].sum()/worst if (worst := squares[:, 1].sum()) > 0 else np.nan
+
+def _squares(both, known):
+    "t x 2: the squared errors of the forecast and of the mean of the known labels, summed per timestamp"
+    known = known.reindex(both.index)
+    squares = pd.DataFrame({"forecast": (both.y - both.prediction)**2, "known": (both.y - known)**2})[known.notna()]
+    return (squares.groupby(level="timestamp").sum() if is_panel(both.index) else squares).to_numpy()
+
 # %% ../../nbs/26_evaluation.comparison.ipynb #5e5d253b
-def _draws(metric, y, prediction):
+def _draws(metric, y, prediction, horizon):
     "What the bootstrap draws, the statistic of a draw, and the series whose memory sets the blocks"
-    if metric in ("ic", "rank_ic"):
-        daily = ic_series(y, prediction, "spearman" if metric == "rank_ic" else "pearson").dropna().to_numpy()
-        return daily, "mean", daily
-    a, b = (values.unstack("symbol").to_numpy() for values in (y, prediction))
+    function = metrics[metric]
+    if metrics.facts(metric).get("task") == "portfolio": return (returns := _returns_in_time(metric, y, prediction)), function, returns
+    both = _complete_pairs(metric, y, prediction)
+    if hasattr(function, "by_timestamp"): return (daily := known_values(function.by_timestamp(both.y, both.prediction))), "mean", daily
+    if metric == "r2_out_of_sample": return (squares := _squares(both, known_mean(pair(y, prediction).y, horizon))), _explained, squares[:, 0]
+    a, b = (_wide(one) for one in (both.y, both.prediction))
     drawn = lambda rows: (a[rows.astype(int)], b[rows.astype(int)])
     if metric == "time_series_ic":
         memory = np.nanmean((a - np.nanmean(a, axis=0))*(b - np.nanmean(b, axis=0)), axis=1)
         return np.arange(len(a)), lambda rows: _mean_correlation(*drawn(rows)), memory
-    return np.arange(len(a)), lambda rows: metrics[metric](*map(np.ravel, drawn(rows))), np.nanmean((a - b)**2, axis=1)
+    return np.arange(len(a)), lambda rows: function(*map(np.ravel, drawn(rows))), np.nanmean((a - b)**2, axis=1)
 
 # %% ../../nbs/26_evaluation.comparison.ipynb #a2b4bb04
 def headline_interval(
-    metric:str,            # a registered metric
-    y:pd.Series,           # labels on the panel's index, no NaN
-    prediction:pd.Series,  # on the same rows
-    horizon:int=1,         # h: blocks are at least this long
-    **options,             # level, n_bootstraps, seed of bootstrap_interval
-)->tuple:                  # lower, upper; NaN where the metric is not defined
-    "Block-bootstrap interval of a metric over the timestamps"
-    values, statistic, memory = _draws(metric, y, prediction)
+    metric:str,         # a registered metric
+    y,                  # labels, a panel's or one series; for a portfolio metric its returns
+    prediction=None,    # a Series, matched with y's index, or an array in y's order; none for a portfolio metric
+    horizon:int=1,      # h of the labels in bars: blocks are at least this long
+    **options,          # level, n_bootstraps, seed of bootstrap_interval
+)->tuple:               # lower, upper; NaN where the metric is not defined, or below 8 timestamps
+    "Block-bootstrap interval of a metric over the timestamps; incomplete pairs are left out"
+    check_horizon(horizon)
+    values, statistic, memory = _draws(metric, y, prediction, horizon)
     if len(values) < max(8, horizon): return np.nan, np.nan
     return tuple(bootstrap_interval(values, statistic, block_length=max(optimal_block_length(memory), float(horizon)), **options))
 
@@ -197,7 +230,7 @@ def _leaderboard(y, models, question, trials, tests):
 def _question(y, metric, level, returns, **rest):
     "The settings, checked before any work starts"
     if metric is None: metric = default_metric(y.index)
-    metrics[metric]
+    check_forecast_metric(metric)
     if metric == "r2_out_of_sample":
         raise InputError("The headline has an interval over drawn timestamps, which an R² against a running mean has not", metric, "It is a column anyway: choose rmse.")
     if not 0 < level < 1: raise InputError("A level lies between 0 and 1", level, "Use level=0.95, the default.")

@@ -16,7 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from ..config import Config
 from ..core import InputError, Recorder, RunError, child_seed, need, new_id
 from ..evaluation.comparison import headline_interval
-from ..evaluation.metrics import default_metric, metrics, sharpe_ratio
+from ..evaluation.metrics import check_forecast_metric, default_metric, sharpe_ratio
 from ..evaluation.overfitting import deflated_sharpe_ratio, probability_of_backtest_overfitting, sharpe_inputs
 from ..evaluation.significance import diebold_mariano
 from ..evaluation.splits import WalkForward, split_holdout
@@ -41,7 +41,7 @@ class HyperparameterOptimizationConfig(Config):
     model_name: str = Field("lightgbm", description="a registered model with a search space")
     n_trials: int = Field(30, ge=1, description="configurations to try; the first one is the model's defaults")
     timeout: float|None = Field(None, gt=0, description="seconds after which no further trial starts; no limit when None")
-    metric: str|None = Field(None, description="a registered metric; rank_ic or time_series_ic, whichever fits the panel, when None")
+    metric: str|None = Field(None, description="a registered metric of return forecasts; rank_ic or time_series_ic, whichever fits the panel, when None")
     sampler: Any = Field("tpe", description="tpe, random, or an Optuna sampler")
     pruner: Any = Field("median", description="median, none, or an Optuna pruner")
     splitter: Any = Field(None, description="folds inside the development part; WalkForward(4) when None")
@@ -53,7 +53,7 @@ class HyperparameterOptimizationConfig(Config):
     horizon: int = Field(1, ge=1, description="label horizon h in bars: for purging without label_end, and for holding positions")
     cost_bps: float = Field(1.0, ge=0, description="trading costs in basis points of traded value")
     @field_validator("metric")
-    def _known_metric(cls, value): return value if value is None or metrics[value] else value
+    def _known_metric(cls, value): return value if value is None else check_forecast_metric(value)
     @field_validator("sampler")
     def _known_sampler(cls, value): return _named_or(samplers, lambda: import_optuna().samplers.BaseSampler, value)
     @field_validator("pruner")
