@@ -5,6 +5,7 @@
 # %% ../nbs/96_benchmarking.ipynb #3f59f341
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import platform
@@ -98,6 +99,11 @@ def _resident(name):
     lines = Path("/proc/self/status").read_text().split("\n")
     return next(int(line.split()[1]) for line in lines if line.startswith(name))/1024
 
+def _give_back():
+    "Let the C library return what was freed: memory that is kept for later would hide a need"
+    gc.collect()
+    if hasattr(library := ctypes.CDLL(None), "malloc_trim"): library.malloc_trim(0)
+
 # %% ../nbs/96_benchmarking.ipynb #92dfe7c5
 def peak_memory(
     function:Callable,  # what is measured; its result is thrown away
@@ -105,7 +111,7 @@ def peak_memory(
 )->float:               # MiB at the highest point, above what the process held before; NaN where the system is not Linux
     "How much memory one call needs"
     if not Path("/proc/self/clear_refs").exists(): return float("nan")
-    gc.collect()
+    _give_back()
     Path("/proc/self/clear_refs").write_text("5")
     before = _resident("VmRSS")
     result = function(*arguments)  # kept until the peak is read
