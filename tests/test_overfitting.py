@@ -7,13 +7,13 @@ import pandas as pd
 import purgedcv
 import pytest
 from hypothesis import given, settings, strategies as st
-from scipy.stats import kurtosis, linregress, norm, rankdata, skew
+from scipy.stats import kurtosis, norm, rankdata, skew
 
 from alphaplus_ml.core import InputError
 from alphaplus_ml.evaluation.overfitting import (deflated_sharpe_ratio, expected_maximum_sharpe, minimum_track_record_length, probabilistic_sharpe_ratio,
-                                                 probability_of_backtest_overfitting, sharpe_inputs)
+                                                 probability_of_backtest_overfitting, sharpe_moments)
 
-pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+pytestmark = pytest.mark.filterwarnings("error")
 
 GAMMA = 0.57721566490153286
 
@@ -92,32 +92,54 @@ def test_a_ratio_without_uncertainty_is_certain():
 def test_what_has_no_answer_is_refused(call, words):
     with pytest.raises(InputError, match=words): call()
 
+def test_moments_fit_the_functions_that_take_them():
+    returns = pd.Series(np.random.default_rng(2).standard_t(5, size=300)*0.01 + 0.001)
+    moments = sharpe_moments(returns)
+    z = (returns - returns.mean())/returns.std(ddof=0)
+    assert moments == pytest.approx({"sharpe": returns.mean()/returns.std(), "n": 300, "skew": (z**3).mean(), "kurtosis": (z**4).mean()})
+    assert probabilistic_sharpe_ratio(**moments) == pytest.approx(purgedcv.probabilistic_sharpe_ratio(returns.to_numpy(), 0), rel=5e-3)
+    assert deflated_sharpe_ratio(**moments, n_trials=20, variance=0.001) < probabilistic_sharpe_ratio(**moments)
+
+@pytest.mark.parametrize("flat", [[0.01]*20, [0.0]*5, [0.1 + 0.2, 0.3, 0.3], [0.1], []])
+def test_returns_that_do_not_vary_have_no_moments(flat):
+    moments = sharpe_moments(flat)
+    assert moments.pop("n") == len(flat) and np.isnan([*moments.values()]).all()
+
+@pytest.mark.parametrize("returns, words", [([0.1, np.nan], "NaN"), (np.ones((4, 2)), "one series"), (["a", "b"], "numbers")])
+def test_returns_that_are_none_are_refused(returns, words):
+    with pytest.raises(InputError, match=words): sharpe_moments(returns)
+
+@pytest.mark.parametrize("level", [0.1, 0.5])
+def test_an_even_chance_is_reached_at_once(level):
+    assert minimum_track_record_length(0.1, level=level) == 1
+
+@given(st.floats(1, 3))
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_the_best_of_few_is_never_expected_below_zero(n_trials):
+    assert 0 <= expected_maximum_sharpe(n_trials, 1) <= 1.2
+
 # probability of backtest overfitting
 
 def slow_pbo(performance, n_blocks):
     performance = performance[len(performance) % n_blocks:]
     blocks = np.array_split(performance, n_blocks)
     ratio = lambda part: np.array([0 if np.ptp(x) == 0 else x.mean()/x.std(ddof=1) for x in part.T])
-    logits, pairs = [], []
+    logits = []
     for inside in combinations(range(n_blocks), n_blocks//2):
         outside = [k for k in range(n_blocks) if k not in inside]
         best = ratio(np.concatenate([blocks[k] for k in inside])).argmax()
         omega = rankdata(ratio(np.concatenate([blocks[k] for k in outside])))[best]/(performance.shape[1] + 1)
         logits.append(log(omega/(1 - omega)))
-        pairs.append((ratio(np.concatenate([blocks[k] for k in inside])).max(), ratio(np.concatenate([blocks[k] for k in outside]))[best]))
-    return np.mean([logit <= 0 for logit in logits]), logits, np.array(pairs)
+    return np.mean([logit <= 0 for logit in logits]), logits
 
 @pytest.mark.parametrize("t, k, n_blocks", [(24, 3, 4), (47, 5, 6), (64, 2, 8), (101, 7, 10), (20, 4, 2)])
 @pytest.mark.parametrize("seed", range(3))
 def test_pbo_equals_brute_force(t, k, n_blocks, seed):
     performance = np.random.default_rng(seed).normal(0.001, 0.01, size=(t, k))*np.linspace(0.5, 2, k)
-    pbo, logits, pairs = slow_pbo(performance, n_blocks)
+    pbo, logits = slow_pbo(performance, n_blocks)
     found = probability_of_backtest_overfitting(performance, n_blocks)
     assert found.pbo == pbo
     np.testing.assert_allclose(found.logits, logits, atol=1e-12)
-    np.testing.assert_allclose(np.c_[found.inside, found.outside], pairs, atol=1e-10)
-    assert found.probability_of_loss == np.mean(pairs[:, 1] < 0)
-    if len(pairs) > 2: assert found.degradation == pytest.approx(linregress(*pairs.T).slope)
     assert (found.n_trials, found.n_blocks, found.n_observations) == (k, n_blocks, t - t % n_blocks) and tuple(found)[0] == pbo
 
 def test_the_oldest_rows_are_dropped():
@@ -165,25 +187,45 @@ def test_trials_without_variation_do_not_break_it():
 def test_what_cannot_be_compared_is_refused(performance, n_blocks, words):
     with pytest.raises(InputError, match=words): probability_of_backtest_overfitting(performance, n_blocks)
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_the_chosen_trial_earned_equals_brute_force(seed):
+    performance = np.random.default_rng(seed).normal(0.001, 0.01, size=(60, 4))
+    blocks, inside, outside = np.split(performance, 6), [], []
+    for chosen in combinations(range(6), 3):
+        one, other = (np.concatenate([blocks[k] for k in range(6) if (k in chosen) == side]) for side in (True, False))
+        ratios = one.mean(axis=0)/one.std(axis=0, ddof=1)
+        inside.append(ratios.max()); outside.append((other.mean(axis=0)/other.std(axis=0, ddof=1))[ratios.argmax()])
+    found = probability_of_backtest_overfitting(performance, 6)
+    np.testing.assert_allclose(found.inside, inside, atol=1e-11); np.testing.assert_allclose(found.outside, outside, atol=1e-11)
+    assert found.probability_of_loss == np.mean(np.array(outside) < 0) and found.degradation == pytest.approx(np.polyfit(inside, outside, 1)[0])
 
-@given(st.lists(st.floats(-0.5, 0.5) | st.just(float("nan")), min_size=0, max_size=40))
-@settings(max_examples=100, deadline=None, derandomize=True)
-def test_what_the_statistics_need_comes_from_the_returns(returns):
-    found, kept = sharpe_inputs(returns), np.array([r for r in returns if r == r])
-    assert found["n"] == len(kept)
-    if len(kept) < 2 or np.ptp(kept) < 1e-9: return
-    assert found["sharpe"] == pytest.approx(kept.mean()/kept.std(ddof=1), rel=1e-9, abs=1e-12)
-    assert found["skew"] == pytest.approx(skew(kept), abs=1e-9) and found["kurtosis"] == pytest.approx(kurtosis(kept, fisher=False), rel=1e-9)
-    assert 0 <= probabilistic_sharpe_ratio(**found) <= 1
+def test_a_ratio_that_never_changes_has_no_slope():
+    found = probability_of_backtest_overfitting(np.zeros((40, 3)), 4)
+    assert np.isnan(found.degradation) and found.probability_of_loss == 0 and found.pbo == 1   # all tie in the middle
 
-def test_returns_that_do_not_vary_have_no_sharpe_ratio():
-    assert np.isnan(sharpe_inputs(np.full(20, 0.01))["sharpe"]) and np.isnan(sharpe_inputs([])["sharpe"])
-    with pytest.raises(InputError, match="finite"): sharpe_inputs([0.1, np.inf])
+def test_many_trials_in_parts_give_what_one_part_gives_bit_for_bit():
+    performance = np.random.default_rng(0).normal(size=(640, 90))   # 12,870 splits x 90 trials: several parts
+    one, two = (probability_of_backtest_overfitting(performance) for _ in range(2))
+    for name in ("logits", "inside", "outside"): np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    halves = list(combinations(range(16), 8))
+    for split in (0, 6_435, 12_869):
+        rows = np.concatenate([np.arange(40) + 40*k for k in halves[split]])
+        ratios = performance[rows].mean(axis=0)/performance[rows].std(axis=0, ddof=1)
+        assert one.inside[split] == pytest.approx(ratios.max(), abs=1e-11)
 
-def test_the_picture_shows_every_split():
-    found = probability_of_backtest_overfitting(np.random.default_rng(0).normal(size=(80, 5)), 8)
-    left, right = found.plot().axes
-    assert sum(bar.get_height() for bar in left.patches) == 70 == len(right.lines[0].get_xdata()) and f"{found.pbo:.2f}" in left.get_title()
+def test_rounding_is_no_movement():
+    rng = np.random.default_rng(0)
+    riskless = 0.001*(1 + rng.choice([0, 1e-16, -1e-16], size=64))
+    performance = np.c_[riskless, rng.normal(0, 0.01, size=(64, 2))]
+    clean = np.c_[np.full(64, 0.001), performance[:, 1:]]
+    np.testing.assert_array_equal(probability_of_backtest_overfitting(performance, 4).logits, probability_of_backtest_overfitting(clean, 4).logits)
 
-def test_trials_that_never_move_have_no_slope():
-    assert np.isnan(probability_of_backtest_overfitting(np.zeros((40, 2)), 4).degradation)
+@pytest.mark.parametrize("n_blocks", [4.0, "4", None, 0, -2])
+def test_blocks_that_are_no_even_number_are_refused(n_blocks):
+    with pytest.raises(InputError, match="even"): probability_of_backtest_overfitting(np.ones((40, 2)), n_blocks)
+
+def test_the_figure_shows_every_split():
+    result = probability_of_backtest_overfitting(np.random.default_rng(0).normal(size=(80, 5)), 8)
+    left, right = result.plot().axes
+    assert sum(patch.get_height() for patch in left.patches) == 70 == len(right.lines[0].get_xdata()) and f"{result.pbo:.2f}" in left.get_title()
+    assert sum(patch.get_height() for patch in left.patches[:30]) == round(70*result.pbo)

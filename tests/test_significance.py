@@ -1,20 +1,21 @@
 "Intervals and tests of difference against brute force, by simulation, and on bad input"
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
+from arch.bootstrap import MCS, SPA, StationaryBootstrap
 from hypothesis import given, settings, strategies as st
-from arch.bootstrap import SPA, StationaryBootstrap
-from scipy.stats import norm, t as student, ttest_1samp
-from statsmodels.regression.linear_model import OLS
-from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from scipy.stats import binom, chi2, norm, t as student
+from statsmodels.api import OLS
+from statsmodels.stats.contingency_tables import mcnemar as their_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from alphaplus_ml.core import InputError
-from alphaplus_ml.evaluation.significance import (
-    adjust_p_values, bootstrap_interval, clark_west, diebold_mariano, discordant, mcnemar, model_confidence_set, nadeau_bengio,
-    optimal_block_length, per_timestamp, superior_predictive_ability)
+from alphaplus_ml.evaluation import bootstrap
+from alphaplus_ml.evaluation.significance import (adjust_p_values, adjustments, bootstrap_interval, clark_west, diebold_mariano, discordant, mcnemar,
+                                                  model_confidence_set, nadeau_bengio, optimal_block_length, per_timestamp, superior_predictive_ability)
 
-pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+pytestmark = pytest.mark.filterwarnings("error")
 
 def losses(n, seed=0, shift=0.0, memory=0.4):
     "Two loss series whose difference has some memory"
@@ -167,6 +168,11 @@ def test_statistics_by_name_and_by_function():
     found = bootstrap_interval(two, lambda rows: np.corrcoef(rows.T)[0, 1], n_bootstraps=20)   # rows stay together
     assert tuple(found) == pytest.approx((1, 1))
 
+def test_rows_are_drawn_in_the_blocks_that_the_longest_memory_needs():
+    short, long = np.random.default_rng(0).normal(size=400), autoregressive(400, 0.8, 0)
+    found = bootstrap_interval(np.c_[short, long], n_bootstraps=10)
+    assert found.block_length == optimal_block_length(long) > 2*optimal_block_length(short)
+
 def test_memory_lengthens_the_blocks():
     assert optimal_block_length(autoregressive(800, 0.8, 0)) > 3*optimal_block_length(np.random.default_rng(0).normal(size=800))
     assert optimal_block_length(np.ones(50)) == 1.0 and optimal_block_length([1.0, 2.0]) == 1.0
@@ -216,261 +222,273 @@ def test_p_values_that_are_none_are_refused():
         with pytest.raises(InputError, match="between 0 and 1"): adjust_p_values(bad)
     assert np.isnan(adjust_p_values([np.nan])).all() and len(adjust_p_values([])) == 0
 
+@pytest.mark.parametrize("p, method, expected", [
+    ([0.01, 0.02, 0.03, 0.04], "holm", [0.04, 0.06, 0.06, 0.06]), ([0.01, 0.02, 0.03, 0.04], "fdr_bh", [0.04]*4),
+    ([0.005, 0.009, 0.05, 0.1, 0.5], "fdr_bh", [0.0225, 0.0225, 0.25/3, 0.125, 0.5]), ([0.005, 0.009, 0.05, 0.1, 0.5], "holm", [0.025, 0.036, 0.15, 0.2, 0.5])])
+def test_adjustments_by_hand(p, method, expected):
+    np.testing.assert_allclose(adjust_p_values(p, method), expected)
+
+@pytest.mark.parametrize("method", adjustments)
+def test_every_adjustment_raises_and_keeps_the_order(method):
+    p = np.random.default_rng(1).beta(0.4, 1, size=15)
+    found = adjust_p_values(p, method)
+    assert (found >= p - 1e-15).all() and (found <= 1).all() and (np.diff(found[np.argsort(p)]) >= -1e-15).all()
+    assert adjust_p_values([0.03], method) == pytest.approx([0.03]) and np.isnan(adjust_p_values([np.nan], method)).all()
+
+def test_an_unknown_adjustment_is_refused():
+    for bad in ("fdr", "HOLM", None):
+        with pytest.raises(InputError, match="holm, fdr_bh"): adjust_p_values([0.1], bad)
 
 # nested models
 
-def nested(slope, n=200, start=80, seed=0):
-    "Realised values, past means and regressions on the past, refitted at every step"
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=n)
-    y = slope*x + rng.normal(size=n)
-    fits = [np.polyfit(x[:t], y[:t], 1) for t in range(start, n)]
-    return y[start:], np.array([y[:t].mean() for t in range(start, n)]), np.array([np.polyval(fit, one) for fit, one in zip(fits, x[start:])])
+def nested(n, seed, drift=0.0, window=40):
+    draw = np.random.default_rng(seed).normal(drift, 1, size=n + window)
+    return draw[window:], np.zeros(n), pd.Series(draw).rolling(window).mean().shift(1).to_numpy()[window:]
 
+@pytest.mark.parametrize("seed", range(5))
+def test_clark_west_is_the_t_statistic_of_a_regression_on_a_constant(seed):
+    y, b, m = nested(60, seed)
+    b = b + 0.1
+    f = (y - b)**2 - ((y - m)**2 - (b - m)**2)
+    found, theirs = clark_west(y, b, m), OLS(f, np.ones(60)).fit()
+    assert found.statistic == pytest.approx(theirs.tvalues[0]) and found.p_value == pytest.approx(norm.sf(theirs.tvalues[0]))
+    assert tuple(found) == (found.statistic, found.p_value) and (found.n, found.horizon, found.alternative, found.variance) == (60, 1, "greater", "acf")
 
 @pytest.mark.parametrize("horizon", [2, 4])
-def test_clark_west_is_the_t_value_of_a_regression_on_a_constant(horizon):
-    y, small, large = nested(0.2)
-    adjusted = (y - small)**2 - ((y - large)**2 - (small - large)**2)
-    plain = OLS(adjusted, np.ones(len(y))).fit()
-    assert clark_west(y, small, large).statistic == pytest.approx(plain.tvalues[0], rel=1e-9)
-    assert clark_west(y, small, large).p_value == pytest.approx(norm.sf(plain.tvalues[0]), rel=1e-9)
-    robust = OLS(adjusted, np.ones(len(y))).fit(cov_type="HAC", cov_kwds={"maxlags": horizon - 1, "use_correction": True})
-    assert clark_west(y, small, large, horizon, "bartlett").statistic == pytest.approx(robust.tvalues[0], rel=1e-9)
+def test_clark_west_with_bartlett_weights_is_neweys_and_wests(horizon):
+    y, b, m = nested(80, horizon)
+    f = (y - b)**2 - ((y - m)**2 - (b - m)**2)
+    theirs = OLS(f, np.ones(80)).fit(cov_type="HAC", cov_kwds=dict(maxlags=horizon - 1, use_correction=True))
+    assert clark_west(y, b, m, horizon, "bartlett").statistic == pytest.approx(theirs.tvalues[0])
+    assert clark_west(y, b, m, horizon).statistic != pytest.approx(theirs.tvalues[0])
 
+def test_clark_west_averages_a_panel_per_timestamp_in_any_order():
+    y, m = panel_losses(seed=4)
+    m, b = m*0.3, y*0 + 0.5
+    f = (y - b)**2 - ((y - m)**2 - (b - m)**2)
+    means = f.groupby(level="timestamp").mean()
+    found = clark_west(y, b, m)
+    assert found.n == len(means) and found.statistic == pytest.approx(means.mean()/means.sem())
+    order = np.random.default_rng(0).permutation(len(y))
+    assert tuple(clark_west(y.iloc[order], b.iloc[order], m.iloc[order], 3)) == pytest.approx(tuple(clark_west(y, b, m, 3)))
 
-def test_clark_west_keeps_its_size_and_finds_what_diebold_mariano_misses():
-    rejected = {slope: np.mean([clark_west(*nested(slope, 160, 60, seed)).p_value < 0.1 for seed in range(120)]) for slope in (0.0, 0.25)}
-    missed = np.mean([diebold_mariano((y - large)**2, (y - small)**2, alternative="less").p_value < 0.1
-                      for y, small, large in (nested(0.25, 160, 60, seed) for seed in range(120))])
-    assert rejected[0.0] < 0.17 and rejected[0.25] > missed + 0.1
+def test_clark_west_keeps_its_size_where_diebold_and_mariano_lose_it():
+    ours = [clark_west(*nested(150, seed)).p_value < 0.1 for seed in range(300)]
+    theirs = [diebold_mariano(y**2, (y - m)**2, alternative="greater").p_value < 0.1 for y, b, m in (nested(150, seed) for seed in range(300))]
+    assert 0.04 < np.mean(ours) < 0.14 and np.mean(theirs) < 0.03
+    assert np.mean([clark_west(*nested(150, seed, drift=0.3)).p_value < 0.1 for seed in range(60)]) > 0.8
 
-
-def test_clark_west_on_a_panel_averages_per_timestamp_in_any_row_order():
-    rng = np.random.default_rng(0)
-    index = pd.MultiIndex.from_product([pd.date_range("2024", periods=40, tz="UTC"), list("ABCD")], names=["timestamp", "symbol"])
-    y, small, large = (pd.Series(rng.normal(size=160), index) for _ in range(3))
-    adjusted = ((y - small)**2 - (y - large)**2 + (small - large)**2).groupby("timestamp").mean()
-    expected = adjusted.mean()/(adjusted.std()/np.sqrt(40))
-    order = rng.permutation(160)
-    assert clark_west(y, small, large).statistic == pytest.approx(expected, rel=1e-9) and clark_west(y, small, large).n == 40
-    assert clark_west(*(one.iloc[order] for one in (y, small, large))).statistic == pytest.approx(expected, rel=1e-9)
-
-
-@pytest.mark.parametrize("change, words", [(dict(model=np.zeros(9)), "same length"), (dict(y=np.full(10, np.nan)), "NaN"), (dict(horizon=0), "horizon"), (dict(variance="x"), "acf or bartlett"),
-                                           (dict(y=pd.Series(range(10)), model=pd.Series(range(10), range(1, 11))), "same index"), (dict(model=np.zeros((10, 2))), "same length")])
-def test_clark_west_refuses(change, words):
-    with pytest.raises(InputError, match=words): clark_west(**dict(y=np.arange(10.), benchmark=np.zeros(10), model=np.ones(10)) | change)
-
-
-def test_equal_forecasts_of_nested_models_have_no_statistic():
-    found = clark_west(np.arange(10.), np.ones(10), np.ones(10))
-    assert np.isnan(found.statistic) and np.isnan(found.p_value) and found.alternative == "greater"
-
-
-# folds and classifiers
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.lists(st.floats(-1, 1), min_size=2, max_size=20), st.integers(1, 1000), st.integers(1, 1000), st.sampled_from(["two-sided", "less", "greater"]))
-def test_nadeau_bengio_equals_its_formula(differences, n_train, n_test, alternative):
-    found, k = nadeau_bengio(differences, n_train, n_test, alternative), len(differences)
-    assert found.n == k and found.alternative == alternative
-    if max(differences) - min(differences) <= 1e-14: return   # rounding, or nothing
-    mean = sum(differences)/k
-    variance = sum((d - mean)**2 for d in differences)/(k - 1)
-    t = mean/(variance*(1/k + n_test/n_train))**0.5
-    tail = {"two-sided": 2*student.sf(abs(t), k - 1), "less": student.cdf(t, k - 1), "greater": student.sf(t, k - 1)}
-    assert found.statistic == pytest.approx(t, rel=1e-6) and found.p_value == pytest.approx(tail[alternative], rel=1e-6, abs=1e-12)
-
-
-def test_the_corrected_test_is_never_bolder_than_the_plain_one():
-    d = np.random.default_rng(0).normal(0.3, 1, 10)
-    assert nadeau_bengio(d, 900, 100).p_value > ttest_1samp(d, 0).pvalue
-    assert nadeau_bengio(d, 10**9, 1).p_value == pytest.approx(ttest_1samp(d, 0).pvalue, rel=1e-6)
-
-
-def test_fold_scores_of_equal_learners_are_rejected_too_often_without_the_correction():
-    "Ten folds of one noise sample; two learners that predict their own halves' means of noise features"
-    plain, corrected = [], []
-    for seed in range(150):
-        rng = np.random.default_rng(seed)
-        x, y, d = rng.normal(size=(60, 2)), rng.normal(size=60), []
-        for _ in range(15):
-            order = rng.permutation(60)
-            train, test = order[:54], order[54:]
-            errors = [np.mean((y[test] - np.polyval(np.polyfit(x[train, k], y[train], 1), x[test, k]))**2) for k in (0, 1)]
-            d.append(errors[0] - errors[1])
-        plain.append(ttest_1samp(d, 0).pvalue < 0.05)
-        corrected.append(nadeau_bengio(d, 54, 6).p_value < 0.05)
-    assert np.mean(plain) > 0.12 > 0.07 > np.mean(corrected)
-
-
-@pytest.mark.parametrize("differences", [[0.1], [0.1, 0.1, 0.1], [0.0, 0.0]])
-def test_folds_that_do_not_differ_have_no_statistic(differences):
-    assert all(np.isnan(tuple(nadeau_bengio(differences, 10, 2))))
-
-
-@pytest.mark.parametrize("arguments, words", [(([], 9, 1), "at least 1 observations"), (([0.1, np.nan], 9, 1), "NaN"), (([0.1, 0.2], 0, 1), "n_train"), (([0.1, 0.2], 9, 0), "n_test"), (([0.1, 0.2], 9, 1, "up"), "two-sided")])
-def test_nadeau_bengio_refuses(arguments, words):
-    with pytest.raises(InputError, match=words): nadeau_bengio(*arguments)
-
-
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(st.integers(0, 60), st.integers(0, 60))
-def test_mcnemar_is_statsmodels_wherever_that_is_defined(b, c):
-    for exact in (False, True):
-        found = mcnemar(b, c, exact)
-        if b + c == 0:
+def test_equal_forecasts_leave_clark_west_nothing_to_say():
+    y = np.random.default_rng(0).normal(size=30)
+    for same in (y*0.1, y*0 + 0.3):
+        for model in (same, same*(1 + 1e-17)):
+            found = clark_west(y, same, model)
             assert np.isnan(found.statistic) and np.isnan(found.p_value)
-            continue
-        peer = statsmodels_mcnemar([[5, b], [c, 7]], exact=exact)
-        assert found.n == b + c and found.p_value <= 1
-        if exact or b != c: assert found.p_value == pytest.approx(peer.pvalue, rel=1e-9) and found.statistic == pytest.approx(peer.statistic)
-        else: assert found.statistic == 0 and found.p_value == 1   # statsmodels corrects a difference of nothing by one
+    error = np.random.default_rng(1).uniform(1, 2, size=30)
+    for gain in (0.1, 0.3, 0.7): assert np.isnan(clark_west(error, np.zeros(30), gain/error).statistic)   # the same gain each time, but for rounding
 
+@pytest.mark.parametrize("change, words", [
+    (dict(model=np.zeros(29)), "same length"), (dict(y=np.zeros((30, 2))), "same length"), (dict(y=np.full(30, np.nan)), "label series has neither NaN"),
+    (dict(horizon=0), "horizon"), (dict(horizon="1"), "horizon"), (dict(variance="hac"), "acf or bartlett"),
+    (dict(y=pd.Series(np.ones(30)), model=pd.Series(np.ones(30), range(1, 31))), "same index")])
+def test_what_clark_west_refuses(change, words):
+    with pytest.raises(InputError, match=words): clark_west(**dict(y=np.arange(30.), benchmark=np.zeros(30), model=np.ones(30)) | change)
 
-def test_discordant_rows_are_counted():
-    y, first, second = np.array([1, 1, 0, 0, 1, 2]), np.array([1, 0, 0, 1, 1, 2]), np.array([1, 1, 1, 1, 0, 2])
-    assert discordant(y, first, second) == (2, 1) and discordant(y, second, first) == (1, 2)
-    with pytest.raises(InputError, match="same length"): discordant(y, first, second[1:])
+# folds
 
+@pytest.mark.parametrize("alternative", ["two-sided", "less", "greater"])
+@given(d=st.lists(st.floats(-1, 1).map(lambda x: round(x, 3)), min_size=2, max_size=20), n_train=st.integers(1, 1000), n_test=st.integers(1, 1000))
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_nadeau_bengio_equals_its_formula(alternative, d, n_train, n_test):
+    found, k, mean = nadeau_bengio(d, n_train, n_test, alternative), len(d), sum(d)/len(d)
+    spread = sum((x - mean)**2 for x in d)/(k - 1)
+    if max(d) == min(d): assert np.isnan(found.statistic) and np.isnan(found.p_value) and "vary" in found.reason; return
+    statistic = mean/((1/k + n_test/n_train)*spread)**0.5
+    tail = {"less": student.cdf(statistic, k - 1), "greater": student.sf(statistic, k - 1), "two-sided": 2*student.sf(abs(statistic), k - 1)}
+    assert tuple(found) == pytest.approx((statistic, tail[alternative]), rel=1e-8, abs=1e-12) and found.reason == "" and found.k == k
+    back = nadeau_bengio([-x for x in d], n_train, n_test, {"less": "greater", "greater": "less"}.get(alternative, alternative))
+    assert back.statistic == pytest.approx(-statistic) and back.p_value == pytest.approx(found.p_value)
+    assert nadeau_bengio(np.array(d)*7, n_train, n_test, alternative).p_value == pytest.approx(found.p_value)
 
-@pytest.mark.parametrize("b, c", [(-1, 2), (1.5, 2), (2, np.nan)])
-def test_mcnemar_refuses_what_is_no_count(b, c):
-    with pytest.raises(InputError, match="number of rows"): mcnemar(b, c)
+def test_one_fold_or_equal_folds_have_no_statistic():
+    assert np.isnan([*nadeau_bengio([0.1], 10, 5)]).all() and "one fold" in nadeau_bengio([0.1], 10, 5).reason
+    for flat in ([0.1]*4, [0.0]*4, [0.1 + 0.2, 0.3, 0.3]): assert np.isnan([*nadeau_bengio(flat, 10, 5)]).all()
 
+@pytest.mark.parametrize("d, n_train, n_test, options, words", [
+    ([0.1, 0.2], 0, 5, {}, "training rows"), ([0.1, 0.2], 5, -1, {}, "training rows"), ([0.1, 0.2], np.nan, 5, {}, "training rows"), ([], 5, 5, {}, "at least 1"),
+    ([0.1, np.nan], 5, 5, {}, "NaN"), ([[0.1, 0.2], [0.1, 0.3]], 5, 5, {}, "one difference"), ([0.1, 0.2], 5, 5, dict(alternative="more"), "two-sided"), ([0.1], 5, 5, dict(alternative="more"), "two-sided")])
+def test_what_nadeau_bengio_refuses(d, n_train, n_test, options, words):
+    with pytest.raises(InputError, match=words): nadeau_bengio(d, n_train, n_test, **options)
+
+# classifiers
+
+@pytest.mark.parametrize("exact", [False, True])
+@given(b=st.integers(0, 60), c=st.integers(0, 60))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_mcnemar_equals_statsmodels(exact, b, c):
+    found = mcnemar(b, c, exact)
+    assert (found.b, found.c, found.method) == (b, c, "exact" if exact else "chi2") and mcnemar(c, b, exact).p_value == found.p_value
+    if b + c == 0: assert np.isnan(found.statistic) and found.p_value == 1; return
+    if b == c: assert found.p_value == 1; return   # there the correction of statsmodels steps across zero
+    theirs = their_mcnemar([[5, b], [c, 7]], exact=exact, correction=True)
+    assert tuple(found) == pytest.approx((theirs.statistic, theirs.pvalue))
+
+def test_mcnemar_by_hand():
+    assert tuple(mcnemar(59, 6)) == pytest.approx((52**2/65, chi2.sf(52**2/65, 1)))
+    assert mcnemar(1, 8, exact=True).p_value == pytest.approx(2*binom.cdf(1, 9, 0.5)) and mcnemar(np.int64(3), 4.0).b == 3
+
+@pytest.mark.parametrize("b, c", [(-1, 3), (1.5, 3), (np.nan, 3), (3, np.inf), ("3", 3), (None, 3)])
+def test_counts_that_are_none_are_refused(b, c):
+    with pytest.raises(InputError, match="whole numbers"): mcnemar(b, c)
+
+def test_discordant_rows_are_counted_one_by_one():
+    rng = np.random.default_rng(0)
+    y, a, b = (rng.integers(0, 3, size=200) for _ in range(3))
+    expected = (sum(x == t != z for t, x, z in zip(y, a, b)), sum(z == t != x for t, x, z in zip(y, a, b)))
+    assert discordant(y, a, b) == expected == discordant(y, b, a)[::-1] and all(type(count) is int for count in discordant(y, a, b))
+    assert discordant(pd.Series(y), pd.Series(a), b) == expected and discordant(y.astype(str), a.astype(str), b.astype(str)) == expected
+    for bad, words in (((y, a, b[:-1]), "one length"), ((y, a, np.where(b > 1, np.nan, b)), "gap"), ((pd.Series(y), pd.Series(a, range(1, 201)), b), "same index")):
+        with pytest.raises(InputError, match=words): discordant(*bad)
 
 # many models
 
-def many_losses(t=300, k=6, seed=0, gap=0.0):
+def table(t=200, k=5, seed=0):
     rng = np.random.default_rng(seed)
-    return pd.DataFrame(rng.normal(size=(t, 1))**2 + 0.5*rng.normal(size=(t, k)) + gap*np.arange(k), columns=[f"m{j}" for j in range(k)])
+    common = rng.normal(size=(t, 1))
+    return pd.DataFrame((common + rng.normal(size=(t, k)))**2 + np.linspace(0, 0.5, k)).add_prefix("m")
 
+@pytest.mark.parametrize("seed, size, block_length", [(0, 0.1, 4), (1, 0.25, 1), (2, 0.05, 10)])
+def test_the_confidence_set_is_the_one_of_arch(seed, size, block_length):
+    losses = table(seed=seed)
+    theirs = MCS(losses, size, reps=300, block_size=block_length, method="R", seed=seed)
+    theirs.compute()
+    found = model_confidence_set(losses, size, block_length, 300, seed)
+    included, excluded, p_values = found
+    assert included == theirs.included and excluded == theirs.excluded and found.size == size and found.n == 200
+    assert list(p_values.index) == list(theirs.pvalues.index)
+    np.testing.assert_allclose(p_values, theirs.pvalues.Pvalue)
 
-def slow_confidence_set(values, size, length, n, seed):
-    "The range statistic and its eliminations, written out"
-    k = values.shape[1]
-    rows = [np.asarray(data[0][0], int) for data in StationaryBootstrap(length, np.arange(len(values)), seed=seed).bootstrap(n)]
-    drawn = np.array([values[one].mean(axis=0) for one in rows])
-    left, p_values, running = list(range(k)), {}, 0.0
-    spread = lambda i, j: np.sqrt(np.mean(((drawn[:, i] - drawn[:, j]) - (values[:, i].mean() - values[:, j].mean()))**2))
-    while len(left) > 1:
-        t = {(i, j): (values[:, i].mean() - values[:, j].mean())/spread(i, j) for i in left for j in left if i != j}
-        null = np.max([np.abs((drawn[:, i] - drawn[:, j]) - (values[:, i].mean() - values[:, j].mean()))/spread(i, j) for i in left for j in left if i < j], axis=0)
-        running = max(running, float(np.mean(null > max(t.values()))))
-        worst = max(t, key=t.get)[0]
-        p_values[worst] = running
-        left.remove(worst)
-    p_values[left[0]] = 1.0
-    return [p_values[j] for j in range(k)]
+def test_a_confidence_set_does_not_depend_on_columns_rows_or_scale():
+    losses = table(seed=3)
+    index = pd.MultiIndex.from_product([pd.date_range("2020-01-01", periods=200, tz="UTC"), ["A", "B"]], names=["timestamp", "symbol"])
+    panel = pd.DataFrame(np.repeat(losses.to_numpy(), 2, axis=0) + np.tile([[0.3], [-0.3]], (200, 1)), index, losses.columns)
+    whole = model_confidence_set(losses, n_bootstraps=200, block_length=3).p_values
+    for other in (losses.iloc[:, ::-1], losses*1e-6, losses + 5, pl.from_pandas(losses), panel, panel.sample(frac=1, random_state=0)):
+        pd.testing.assert_series_equal(model_confidence_set(other, n_bootstraps=200, block_length=3).p_values, whole)
+    assert model_confidence_set(losses.to_numpy()).p_values.index.tolist() == [int(name[1]) for name in model_confidence_set(losses).p_values.index]
 
+def test_identical_models_share_their_fate_and_the_others_do_not_notice():
+    losses = table(seed=1)
+    alone = model_confidence_set(losses, block_length=2, n_bootstraps=300).p_values
+    for twin in losses:
+        found = model_confidence_set(losses.assign(twin=losses[twin], shifted=losses["m0"] + 0.01), block_length=2, n_bootstraps=300).p_values
+        assert found["twin"] == found[twin] == alone[twin] and found["shifted"] == 0
+        pd.testing.assert_series_equal(found.drop(["twin", "shifted"]).sort_index(), alone.sort_index())
+    assert (model_confidence_set(losses.assign(**dict.fromkeys(losses, losses["m0"]))).p_values == 1).all()
 
-@pytest.mark.parametrize("seed, gap", [(0, 0.0), (1, 0.03), (2, 0.1)])
-def test_the_confidence_set_is_the_papers_algorithm(seed, gap):
-    losses = many_losses(120, 4, seed, gap)
-    found = model_confidence_set(losses, 0.1, block_length=3, n_bootstraps=300, seed=seed)
-    np.testing.assert_allclose(found.p_values, slow_confidence_set(losses.to_numpy(), 0.1, 3, 300, seed))
-    assert found.included == [name for name in losses if found.p_values[name] > 0.1] and sorted(found.included + found.excluded) == sorted(losses)
+def test_models_that_tie_exactly_stay():
+    hits = np.tile([[0., 1.], [1., 0.]], (20, 1))   # each wrong half of the time
+    assert model_confidence_set(hits, block_length=1).included == [0, 1]
+    constant = model_confidence_set(np.tile([0.1, 0.2, 0.1], (20, 1)))
+    assert constant.included == [0, 2] and constant.excluded == [1]
+    rounded = np.tile([0.3, 0.1 + 0.2], (20, 1))
+    assert model_confidence_set(rounded).included == [0, 1]
 
+def test_the_set_keeps_the_best_and_loses_the_worse():
+    kept, lost = [], []
+    for seed in range(60):
+        losses = np.random.default_rng(seed).normal(size=(150, 4))**2 + [0, 0, 0, 1.0]
+        found = model_confidence_set(losses, n_bootstraps=100, block_length=1, seed=seed)
+        kept.append(0 in found.included); lost.append(3 in found.excluded)
+    assert np.mean(kept) > 0.88 and np.mean(lost) > 0.9
 
-def test_the_best_model_stays_in_the_set_as_often_as_promised():
-    kept = [("m0" in model_confidence_set(many_losses(80, 4, seed, 0.05), 0.1, block_length=1, n_bootstraps=200, seed=seed).included) for seed in range(100)]
-    assert np.mean(kept) >= 0.87
+@pytest.mark.parametrize("losses, options, words", [
+    (np.ones((30, 1)), {}, "at least 2 models"), (np.ones(30), {}, "one column per model"), (np.full((30, 2), np.nan), {}, "NaN"), (np.ones((30, 2)), dict(size=0), "size"),
+    (np.ones((30, 2)), dict(block_length=31), "block length"), (np.ones((30, 2)), dict(n_bootstraps=0), "draws"), (np.ones((30, 2)), dict(n_bootstraps=2.5), "draws"),
+    (pd.DataFrame(np.ones((30, 2)), columns=["a", "a"]), {}, "name of its own"), (np.ones((1, 2)), {}, "at least 2 observations")])
+def test_what_a_confidence_set_refuses(losses, options, words):
+    with pytest.raises(InputError, match=words): model_confidence_set(losses, **options)
 
-
-def test_a_confidence_set_unpacks_and_repeats_itself():
-    losses = many_losses(gap=0.08)
-    included, excluded, p_values = model_confidence_set(losses)
-    assert "m0" in included and "m5" in excluded and (p_values == model_confidence_set(losses).p_values).all()
-    assert model_confidence_set(losses + 5).included == included and model_confidence_set(losses*1e-6).included == included
-    assert model_confidence_set(losses.to_numpy()).included == [int(name[1:]) for name in included]
-
-
-def test_twins_and_constant_distances_are_settled_without_a_draw():
-    losses = many_losses(k=3, gap=0.02)
-    more = losses.assign(copy=losses.m0, dearer=losses.m0 + 1e-3, cheaper=losses.m2 - 10)
-    found = model_confidence_set(more)
-    assert found.p_values["copy"] == found.p_values["m0"] and found.p_values["dearer"] == 0 and found.p_values["m2"] == 0
-    assert found.included == ["cheaper"]
-    same = model_confidence_set(np.ones((50, 3)))
-    assert same.included == [0, 1, 2] and (same.p_values == 1).all()
-
-
-def test_panel_losses_of_many_models_are_averaged_per_timestamp():
-    rng = np.random.default_rng(0)
-    index = pd.MultiIndex.from_product([pd.date_range("2024", periods=60, tz="UTC"), list("ABC")], names=["timestamp", "symbol"])
-    losses = pd.DataFrame(rng.normal(size=(180, 3)), index, list("xyz"))
-    mean = losses.groupby("timestamp").mean()
-    assert (model_confidence_set(losses.sample(frac=1, random_state=0)).p_values == model_confidence_set(mean).p_values).all()
-    assert tuple(superior_predictive_ability(losses.x, losses[["y", "z"]])) == tuple(superior_predictive_ability(mean.x, mean[["y", "z"]]))
-
-
-def slow_spa(d, length, n, seed):
-    "Hansen's three p-values, written out; standard errors from the same draws"
-    t, mean = len(d), d.mean(axis=0)
-    drawn = StationaryBootstrap(length, d, seed=seed).apply(lambda rows: rows.mean(axis=0), n)
-    error = drawn.std(axis=0)*np.sqrt(t)
-    statistic = max((np.sqrt(t)*mean/error).max(), 0)
-    centre = {"lower": np.maximum(mean, 0), "upper": mean, "consistent": np.where(np.sqrt(t)*mean/error >= -np.sqrt(2*np.log(np.log(t))), mean, 0)}
-    return statistic, {name: float(np.mean((np.sqrt(t)*(drawn - c)/error).max(axis=1) > statistic)) for name, c in centre.items()}
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_superior_predictive_ability_is_hansens_test(seed):
-    losses, benchmark = many_losses(150, 5, seed, 0.04), np.random.default_rng(seed + 50).normal(size=150)**2
-    found = superior_predictive_ability(benchmark, losses, block_length=2, n_bootstraps=400, seed=seed)
-    statistic, p_values = slow_spa(benchmark[:, None] - losses.to_numpy(), 2, 400, seed)
-    assert found.statistic == pytest.approx(statistic)
-    for name, value in (("lower", found.lower), ("consistent", found.p_value), ("upper", found.upper)): assert value == p_values[name], name
-
+def test_superior_predictive_ability_step_by_step():
+    losses = table(seed=2)
+    benchmark, models = losses["m2"], losses.drop(columns="m2").assign(hopeless=table(seed=9)["m0"] + 2)   # not a neighbour of another model
+    d = benchmark.to_numpy()[:, None] - models.to_numpy()
+    means = StationaryBootstrap(3, d, seed=7).apply(lambda x: x.mean(axis=0), 400)
+    mean, t = d.mean(axis=0), len(d)
+    omega = np.sqrt(t*((means - mean)**2).mean(axis=0))
+    statistic = max(0, (np.sqrt(t)*mean/omega).max())
+    p = {}
+    for name, g in {"lower": np.maximum(mean, 0), "p_value": mean*(mean >= -omega/np.sqrt(t)*np.sqrt(2*np.log(np.log(t)))), "upper": mean}.items():
+        p[name] = np.mean([max(0, (np.sqrt(t)*(row - g)/omega).max()) >= statistic for row in means])
+    found = superior_predictive_ability(benchmark, models, 3, 400, 7)
+    assert found.statistic == pytest.approx(statistic) and {name: getattr(found, name) for name in p} == pytest.approx(p)
+    assert found.lower <= found.p_value < found.upper and found.n_models == 5 and found.best == models.columns[(mean/omega).argmax()]
 
 @pytest.mark.parametrize("seed", range(3))
-def test_arch_agrees_on_advantages_in_standard_errors(seed):
-    losses, benchmark = many_losses(120, 4, seed), np.random.default_rng(seed + 50).normal(size=120)**2 + 0.1
-    found = superior_predictive_ability(benchmark, losses, block_length=2, n_bootstraps=400, seed=seed)
-    d = benchmark[:, None] - losses.to_numpy()
-    drawn = StationaryBootstrap(2, d, seed=seed).apply(lambda rows: rows.mean(axis=0), 400)
-    peer = SPA(np.zeros(120), -d/drawn.std(axis=0), block_size=2, reps=400, nested=True, seed=seed)
-    peer.compute()
-    assert found.statistic > 0 and [found.lower, found.p_value, found.upper] == pytest.approx(list(peer.pvalues[["lower", "consistent", "upper"]]), abs=0.005)
+def test_superior_predictive_ability_is_the_one_of_arch_for_differences_in_their_own_units(seed):
+    losses = table(seed=seed)
+    benchmark, models = losses["m3"].to_numpy(), losses.drop(columns="m3").to_numpy()
+    d = benchmark[:, None] - models
+    spread = StationaryBootstrap(4, d, seed=seed).apply(lambda x: x.mean(axis=0), 500).std(axis=0)
+    theirs = SPA(np.zeros(len(d)), -d/spread, block_size=4, reps=500, seed=seed)
+    theirs.compute()
+    found = superior_predictive_ability(benchmark, models, 4, 500, seed)
+    assert found.statistic > 0   # else arch's maximum is negative, and Hansen's is 0
+    assert [found.lower, found.p_value, found.upper] == pytest.approx(theirs.pvalues[["lower", "consistent", "upper"]].tolist(), abs=0.01)
 
+def test_a_wild_model_does_not_drown_a_good_one():
+    rng = np.random.default_rng(0)
+    benchmark = rng.normal(size=300)**2
+    good, wild = benchmark - 0.1 + 0.3*rng.normal(size=300), benchmark + 30*rng.normal(size=300)
+    found = superior_predictive_ability(benchmark, pd.DataFrame({"good": good, "wild": wild}), block_length=1)
+    unscaled = SPA(benchmark, np.c_[good, wild], block_size=1, seed=0)
+    unscaled.compute()
+    assert found.best == "good" and found.p_value < 0.01 and unscaled.pvalues["consistent"] > 0.1
 
 def test_size_and_power_of_superior_predictive_ability():
-    def p_value(seed, gain):
+    size, power = [], []
+    for seed in range(150):
         rng = np.random.default_rng(seed)
-        return superior_predictive_ability(np.zeros(150), rng.normal(size=(150, 8)) - gain*np.eye(8)[3], block_length=1, n_bootstraps=150, seed=seed).p_value
-    assert np.mean([p_value(seed, 0.0) < 0.1 for seed in range(150)]) < 0.17
-    assert np.mean([p_value(seed, 0.35) < 0.1 for seed in range(40)]) > 0.8
+        benchmark, models = rng.normal(size=100)**2, rng.normal(size=(100, 8))**2
+        ask = lambda losses: superior_predictive_ability(benchmark, losses, 1, 100, seed).p_value < 0.1
+        size.append(ask(models)); power.append(ask(models - np.r_[0.8, np.zeros(7)]))
+    assert 0.03 < np.mean(size) < 0.18 and np.mean(power) > 0.8
 
+def test_certain_differences_need_no_draws():
+    benchmark = np.random.default_rng(0).normal(size=50)**2
+    ask = lambda *models: superior_predictive_ability(benchmark, np.column_stack(models), n_bootstraps=50)
+    assert tuple(ask(benchmark)) == (0, 1) and tuple(ask(benchmark + 0.1)) == (0, 1) and tuple(ask(benchmark - 0.1)) == (np.inf, 0)
+    assert ask(benchmark + 0.1, benchmark - 0.1).best == 1
+    for one in (ask(benchmark), ask(benchmark + 0.1)): assert one.lower == one.upper == 1
+    better = benchmark - 0.5 + 0.1*np.random.default_rng(1).normal(size=50)
+    for gap in (0.1, 0.7): assert (ask(benchmark + gap, better).lower, ask(benchmark + gap, better).upper) == (0, 0)   # what is worse for certain is no noise
 
-def test_units_and_names_do_not_change_superior_predictive_ability():
-    losses, benchmark = many_losses(100, 4), np.ones(100)
-    found = superior_predictive_ability(benchmark, losses)
-    scaled = superior_predictive_ability(benchmark*1e-4, losses*1e-4)
-    assert found.p_value == scaled.p_value and found.best == scaled.best and found.statistic == pytest.approx(scaled.statistic)
-    one = losses.assign(m1=1 - 1000*(1 - losses.m1))     # one model's unit: a thousand times its advantage and its error
-    assert superior_predictive_ability(benchmark, one).statistic == pytest.approx(found.statistic)
-    nothing = superior_predictive_ability(benchmark, np.ones((100, 2)))
-    assert np.isnan(nothing.p_value) and nothing.best is None
+@pytest.mark.parametrize("benchmark, models, words", [
+    (np.ones(29), np.ones((30, 2)), "one loss for each row"), (np.ones((30, 2)), np.ones((30, 2)), "one loss for each row"), (np.ones(30), np.ones(30), "one column per model"),
+    (np.ones(30), np.full((30, 2), np.inf), "infinity"), (pd.Series(np.ones(30), range(1, 31)), pd.DataFrame(np.ones((30, 2))), "same index")])
+def test_what_superior_predictive_ability_refuses(benchmark, models, words):
+    with pytest.raises(InputError, match=words): superior_predictive_ability(benchmark, models)
 
+# rows
 
-@pytest.mark.parametrize("losses, words", [(np.ones((10, 1)), "at least 2"), (np.full((10, 2), np.nan), "NaN"), (np.ones((1, 2)), "at least 2 observations"), (pd.DataFrame(np.ones((10, 2)), columns=["a", "a"]), "different names"), ([["x", "y"]]*5, "numbers")])
-def test_a_table_of_losses_is_checked(losses, words):
-    with pytest.raises(InputError, match=words): model_confidence_set(losses)
+def test_losses_on_timestamps_are_put_in_order():
+    stamps = pd.date_range("2020-01-01", periods=60, tz="UTC")
+    a, b = (pd.Series(values, stamps) for values in losses(60))
+    order = np.random.default_rng(0).permutation(60)
+    assert tuple(diebold_mariano(a.iloc[order], b.iloc[order], 3)) == pytest.approx(tuple(diebold_mariano(a, b, 3)))
+    flat = pd.Series([1., 3., 5.], stamps[[0, 0, 1]])   # two symbols of one day
+    assert per_timestamp(flat).tolist() == [2, 5]
 
+def test_rows_without_a_place_are_refused():
+    for index in (pd.MultiIndex.from_product([[1, 2], ["A"]]), pd.DatetimeIndex(["2020-01-01", None])):
+        with pytest.raises(InputError, match="timestamp"): per_timestamp(pd.Series([1., 2.], index))
 
-@pytest.mark.parametrize("how, words", [(dict(size=0), "size"), (dict(size=1.5), "size"), (dict(block_length=0), "block length"), (dict(block_length=400), "block length"), (dict(n_bootstraps=0), "at least once")])
-def test_a_confidence_set_refuses(how, words):
-    with pytest.raises(InputError, match=words): model_confidence_set(many_losses(50, 3), **how)
+def test_a_statistic_of_several_numbers_is_refused():
+    with pytest.raises(InputError, match="one number"): bootstrap_interval(np.ones((20, 2)), lambda rows: rows.mean(axis=0))
+    with pytest.raises(InputError, match="one series"): optimal_block_length(np.ones((20, 2)))
+    assert bootstrap.bootstrap_interval is bootstrap_interval
 
-
-def test_a_benchmark_of_another_length_is_refused():
-    with pytest.raises(InputError, match="same length"): superior_predictive_ability(np.ones(9), np.random.default_rng(0).normal(size=(10, 2)))
-
-
-def test_unknown_adjustments_are_refused_and_the_known_ones_are_statsmodels():
-    with pytest.raises(InputError, match="holm"): adjust_p_values([0.1], "hol")
-    p = [0.001, 0.02, 0.03, 0.5]
-    for method in ("holm", "fdr_bh", "fdr_by"): np.testing.assert_allclose(adjust_p_values(p, method), multipletests(p, method=method)[1])
-    np.testing.assert_allclose(adjust_p_values(p), [0.004, 0.06, 0.06, 0.5])
-    np.testing.assert_allclose(adjust_p_values(p, "fdr_bh"), [0.004, 0.04, 0.04, 0.5])
+def test_a_series_that_is_constant_but_for_rounding_has_no_sharpe_ratio():
+    noise = 0.1 + np.array([0, 1e-17, 2e-17, -1e-17]*10)
+    noise[::3] = np.nextafter(0.1, 1)
+    assert np.isnan([*bootstrap_interval(noise, "sharpe", n_bootstraps=20)]).all() and optimal_block_length(noise) == 1

@@ -15,7 +15,7 @@ import pandas as pd
 from ..core import InputError, new_id, need, unknown_name
 from .metrics import (check_forecast_metric, default_metric, max_drawdown, metrics, net_returns, r2_out_of_sample,
                                              rmse, sharpe_ratio, sign, turnover)
-from .overfitting import deflated_sharpe_ratio, probabilistic_sharpe_ratio, sharpe_inputs
+from .overfitting import deflated_sharpe_ratio, probabilistic_sharpe_ratio, sharpe_moments
 from .pairs import finite_numbers, grouped_correlation, is_panel, known_mean, known_values, pair
 from .portfolio import overlapping_weights, portfolio_weights
 from .significance import adjust_p_values, bootstrap_interval, diebold_mariano, optimal_block_length
@@ -143,7 +143,7 @@ def _portfolio_columns(prediction, question, n_trials, variance):
     net = net_returns(weights, question.returns, question.cost_bps).dropna()
     line = {"sharpe": sharpe_ratio(net, question.periods_per_year), "max_drawdown": max_drawdown(net), "turnover": float(turnover(weights, question.returns).mean()),
             "probabilistic_sharpe": np.nan, "deflated_sharpe": np.nan, "n_trials": n_trials}
-    inputs = sharpe_inputs(net)
+    inputs = sharpe_moments(net)
     if np.isnan(inputs["sharpe"]): return line
     return line | {"probabilistic_sharpe": probabilistic_sharpe_ratio(**inputs), "deflated_sharpe": deflated_sharpe_ratio(n_trials=n_trials, variance=variance, **inputs)}
 

@@ -17,7 +17,7 @@ from ..config import Config
 from ..core import InputError, Recorder, RunError, child_seed, need, new_id
 from ..evaluation.comparison import headline_interval
 from ..evaluation.metrics import check_forecast_metric, default_metric, sharpe_ratio
-from ..evaluation.overfitting import deflated_sharpe_ratio, probability_of_backtest_overfitting, sharpe_inputs
+from ..evaluation.overfitting import deflated_sharpe_ratio, probability_of_backtest_overfitting, sharpe_moments
 from ..evaluation.significance import diebold_mariano
 from ..evaluation.splits import WalkForward, split_holdout
 from ..models.base import check_alignment, check_features
@@ -149,7 +149,7 @@ def measure_luck(
     ratios = net.apply(sharpe_ratio, periods_per_year=1).dropna()
     variance = float(ratios.var(ddof=1)) if len(ratios) > 1 else 0.0
     own = net[best.number].dropna()
-    deflated = deflated_sharpe_ratio(n_trials=len(attempts), variance=variance, **sharpe_inputs(own)) if best.number in ratios else np.nan
+    deflated = deflated_sharpe_ratio(n_trials=len(attempts), variance=variance, **sharpe_moments(own)) if best.number in ratios else np.nan
     return Luck(float(deflated), variance, *overfitting_note(net))
 
 # %% ../../nbs/52_tuning.optimize.ipynb #635892ef
