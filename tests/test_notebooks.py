@@ -12,7 +12,9 @@ from nbformat.v4 import new_code_cell
 root = Path(__file__).parent.parent
 notebooks = sorted((root/"nbs").glob("[0-9]*.ipynb")) + [root/"nbs"/"index.ipynb"] + sorted(
     path for folder in ("tutorials", "explanations", "benchmarks") for path in (root/"nbs"/folder).glob("*.ipynb"))
-small = {"01_features": {"n_symbols": 6, "n_bars": 300, "repeats": 1}, "02_recording": {"n_rows": 500, "repeats": 1}}  # a benchmark's code is run, not timed
+small = {"01_features": {"n_symbols": 6, "n_bars": 300, "repeats": 1},
+         "02_recording": {"n_rows": 500, "repeats": 1},
+         "03_evaluation": {"n_symbols": 6, "n_bars": 200, "n_trials": 5, "n_periods": 80, "repeats": 1}}  # a benchmark's code is run, not timed
 
 
 def name_of(path): return path.stem if path.parent.name == "nbs" else f"{path.parent.name}/{path.stem}"
