@@ -142,6 +142,15 @@ def test_the_first_line_is_the_best_by_any_metric(metric, best):
     told = board[board[metric].notna() & (board.index != "past_mean")]
     assert ((told.lower <= told[metric]) & (told[metric] <= told.upper)).all()
 
+def test_the_r2s_interval_draws_each_row_with_the_mean_of_its_own_time():
+    y, predictions = planted(t=300, strength=0.3, seed=1)
+    r2, (lower, upper) = r2_out_of_sample(y, predictions["good"]), headline_interval("r2_out_of_sample", y, predictions["good"])
+    assert lower < r2 < upper and upper - lower < 0.5
+    result = compare_models(predictions, y, metric="r2_out_of_sample", n_bootstraps=50)
+    assert result.leaderboard.index[0] == "good" and result.interval[0] < result.leaderboard.r2_out_of_sample["good"] < result.interval[1]
+    history = pd.Series(5.0, y.index[:400].set_levels(y.index.levels[0] - pd.Timedelta("9999D"), level=0))     # a past mean far off is easily beaten
+    assert headline_interval("r2_out_of_sample", y, predictions["good"], history=history)[0] > upper
+
 def test_two_symbols_are_compared_over_time():
     y, predictions = planted(t=150, s=2)
     result = compare_models(predictions, y, returns=y, n_bootstraps=50)
@@ -160,7 +169,7 @@ def test_the_interval_of_the_rank_ic_covers_it():
 @pytest.mark.parametrize("change, words", [
     (dict(predictions={"a": PREDICTIONS["good"]}), "at least two models"), (dict(predictions=list(PREDICTIONS.values())), "dictionary"),
     (dict(y=Y.droplevel("symbol")), "panel's index"), (dict(y=Y.to_numpy()), "panel's index"), (dict(level=1.0), "level"), (dict(level=95), "level"),
-    (dict(metric="r2_out_of_sample"), "running mean"), (dict(returns=Y.iloc[:0]), "share rows"),
+    (dict(metric="qlike"), "regression, direction or ranking"), (dict(returns=Y.iloc[:0]), "share rows"),
     (dict(predictions={"a": PREDICTIONS["good"].iloc[:300], "b": PREDICTIONS["good"].iloc[300:]}), "at least one predicted row"),
     (dict(predictions={"a": PREDICTIONS["good"], "b": PREDICTIONS["good"]*np.inf}), "finite"), (dict(horizon=0), "horizon"), (dict(cost_bps=-1, returns=Y), "basis points")])
 def test_what_cannot_be_compared_is_refused(change, words):

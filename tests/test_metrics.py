@@ -201,6 +201,12 @@ def test_intervals_leave_gaps_out_and_take_one_series():
         assert np.allclose(found, plain)
         if name != "r2_out_of_sample": assert np.allclose(found, headline_interval(name, y[keep].to_numpy(), prediction[keep].to_numpy(), n_bootstraps=30))
 
+def test_the_interval_of_r2_knows_the_mean_of_the_labels():
+    y, prediction = panel(t=60)
+    found = headline_interval("r2_out_of_sample", y, prediction, n_bootstraps=30)
+    assert np.allclose(found, headline_interval("r2_out_of_sample", y + 3, prediction + 3, n_bootstraps=30))
+    assert not np.allclose(found, headline_interval("r2_out_of_sample", y, prediction, 10, n_bootstraps=30))
+
 def test_intervals_refuse_the_wrong_kind_of_series():
     y, prediction = panel()
     with pytest.raises(InputError, match="returns"): headline_interval("sharpe_ratio", y, prediction)
@@ -332,13 +338,14 @@ def test_undefined_shares_are_nan():
 def test_calibration_by_a_slow_loop():
     rng = np.random.default_rng(4)
     p = np.r_[rng.random(300), 0, 1, 0.1, 0.2]
-    y = (rng.random(len(p)) < p**2).astype(int)
-    distance = 0
+    y = (rng.random(len(p)) < 0.5 + 0.45*np.sin(31*p)).astype(int)      # too high here, too low there
+    distance, sizes = 0, []
     for k in range(10):
         rows = [i for i in range(len(p)) if (k/10 < p[i] <= (k + 1)/10) or (k == 0 and p[i] == 0)]
         if rows: distance += abs(np.mean(p[rows]) - np.mean(y[rows]))*len(rows)/len(p)
+        sizes.append(len(rows))
     assert np.isclose(metrics["calibration_error"](y, p), distance)
-    assert calibration_table(y, p)["n"].sum() == len(p)
+    assert calibration_table(y, p)["n"].tolist() == sizes and sum(sizes) == len(p)
 
 @pytest.mark.parametrize("name", LABELS_ONLY)
 def test_classes_under_other_names_are_refused(name):

@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
-from scipy.stats import spearmanr, ttest_1samp
+from scipy.stats import spearmanr, t as student, ttest_1samp
 from statsmodels.api import OLS
 
 from alphaplus_ml.core import InputError
@@ -46,6 +46,16 @@ def test_without_lags_it_is_the_t_test(seed):
     values = np.random.default_rng(seed).normal(0.2, 1, 30)
     found, test = mean_inference(values, lags=0), ttest_1samp(values, 0)
     assert np.isclose(found.p_value, test.pvalue) and np.allclose([found.lower, found.upper], test.confidence_interval(0.95)) and np.isclose(found.n_effective, 30)
+
+@pytest.mark.parametrize("lags", [0, 3, 20])
+def test_p_values_allow_for_what_the_variance_does_not_know(lags):
+    n, values = 60, autoregression(60, 0.3, 2) + 0.3
+    weight = lambda i, j: max(1 - abs(i - j)/(lags + 1), 0)
+    expected = 1 - sum(weight(i, j) for i in range(n) for j in range(n))/n**2        # of independent values with variance 1
+    found = mean_inference(values, lags=lags)
+    degrees = min(n - 1, 1.5*n/(lags + 1))
+    assert np.isclose(found.p_value, 2*student.sf(abs(found.t)*np.sqrt(expected), degrees))
+    assert np.isclose(found.upper - found.mean, student.ppf(0.975, degrees)*found.se/np.sqrt(expected))
 
 def test_gaps_keep_their_place_in_time():
     values = autoregression(40, 0.5, 1)
@@ -110,6 +120,7 @@ def test_decay_equals_a_loop_over_timestamps(method):
         label = pd.DataFrame({symbol: series.shift(-horizon)/series - 1 for symbol, series in own.items()})
         daily = [label.loc[stamp].corr(prediction.unstack().loc[stamp], method=method) for stamp in wide.index[:-horizon]]
         assert np.isclose(found.loc[horizon, "mean"], np.nanmean(daily))
+    assert found.lags.tolist() == [newey_west_lags(n, h) for h, n in found.n.items()] and found.lags[7] == 12
     assert list(found.index) == [1, 3, 7] and found.index.name == "horizon" and (found.n + found.n_undefined == 40).all() and (found.n <= 40 - found.index).all()
 
 def test_decay_does_not_depend_on_row_order_and_leaves_its_input():

@@ -163,11 +163,19 @@ def test_no_returns_no_measure_of_luck():
 
 @pytest.mark.parametrize("metric", [name for name in metrics if metrics.facts(name)["task"] in ("regression", "direction", "ranking")])
 def test_every_metric_can_be_searched(metric):
-    result = search(metric=metric, n_trials=2, luck=False)
+    result = search(panel(s=6), metric=metric, n_trials=2, luck=False)
     values = result.trials.value.astype(float)
     assert result.best_value == (values.max() if sign(metric) > 0 else values.min()) and np.isfinite(result.holdout_value)
     lower, upper = result.holdout_interval
-    assert np.isnan(lower) if metric == "r2_out_of_sample" else lower <= upper
+    assert lower <= upper
+
+def test_a_metric_that_the_panel_is_too_narrow_for_is_refused_before_any_work():
+    with pytest.raises(InputError, match="quantile_spread is defined.*perfect forecast"): search(panel(s=4), metric="quantile_spread")
+    with pytest.raises(InputError, match="rank_ic is defined"): search(panel(s=2), metric="rank_ic")
+
+@pytest.mark.parametrize("metric", [name for name in metrics if metrics.facts(name)["task"] not in ("regression", "direction", "ranking")])
+def test_metrics_of_other_forecasts_are_not_searched(metric):
+    with pytest.raises(ValueError, match="regression, direction or ranking"): config(metric=metric)
 
 def test_r2_on_the_holdout_compares_with_what_was_known():
     X, y, ends, returns = data = panel(horizon=3)

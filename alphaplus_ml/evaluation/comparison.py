@@ -83,13 +83,13 @@ def _squares(both, known):
     return (squares.groupby(level="timestamp").sum() if is_panel(both.index) else squares).to_numpy()
 
 # %% ../../nbs/26_evaluation.comparison.ipynb #5e5d253b
-def _draws(metric, y, prediction, horizon):
+def _draws(metric, y, prediction, **known):
     "What the bootstrap draws, the statistic of a draw, and the series whose memory sets the blocks"
     function = metrics[metric]
     if metrics.facts(metric).get("task") == "portfolio": return (returns := _returns_in_time(metric, y, prediction)), function, returns
     both = _complete_pairs(metric, y, prediction)
     if hasattr(function, "by_timestamp"): return (daily := known_values(function.by_timestamp(both.y, both.prediction))), "mean", daily
-    if metric == "r2_out_of_sample": return (squares := _squares(both, known_mean(pair(y, prediction).y, horizon))), _explained, squares[:, 0]
+    if metric == "r2_out_of_sample": return (squares := _squares(both, known_mean(pair(y, prediction).y, **known))), _explained, squares[:, 0] - squares[:, 1]
     a, b = (_wide(one) for one in (both.y, both.prediction))
     drawn = lambda rows: (a[rows.astype(int)], b[rows.astype(int)])
     if metric == "time_series_ic":
@@ -103,11 +103,14 @@ def headline_interval(
     y,                  # labels, a panel's or one series; for a portfolio metric its returns
     prediction=None,    # a Series, matched with y's index, or an array in y's order; none for a portfolio metric
     horizon:int=1,      # h of the labels in bars: blocks are at least this long
+    *,
+    label_end:pd.Series=None,   # when each label is known, for the R²
+    history=None,       # earlier labels, for the R²
     **options,          # level, n_bootstraps, seed of bootstrap_interval
 )->tuple:               # lower, upper; NaN where the metric is not defined, or below 8 timestamps
     "Block-bootstrap interval of a metric over the timestamps; incomplete pairs are left out"
     check_horizon(horizon)
-    values, statistic, memory = _draws(metric, y, prediction, horizon)
+    values, statistic, memory = _draws(metric, y, prediction, horizon=horizon, label_end=label_end, history=history)
     if len(values) < max(8, horizon): return np.nan, np.nan
     return tuple(bootstrap_interval(values, statistic, block_length=max(optimal_block_length(memory), float(horizon)), **options))
 
@@ -129,8 +132,8 @@ class Question:
 # %% ../../nbs/26_evaluation.comparison.ipynb #6a9735c9
 def _forecast_columns(y, prediction, question):
     "How close and how well ordered the forecasts are"
-    lower, upper = headline_interval(question.metric, y, prediction, question.horizon, level=question.level, n_bootstraps=question.n_bootstraps, seed=question.seed)
     known = dict(horizon=question.horizon, label_end=question.label_end, history=question.history)
+    lower, upper = headline_interval(question.metric, y, prediction, **known, level=question.level, n_bootstraps=question.n_bootstraps, seed=question.seed)
     r2 = r2_out_of_sample(y, prediction, **known)
     value = r2 if question.metric == "r2_out_of_sample" else metrics[question.metric](y, prediction)
     return {"n": len(y), question.metric: value, "lower": lower, "upper": upper, "r2_out_of_sample": r2, "rmse": rmse(y, prediction)}
@@ -231,8 +234,6 @@ def _question(y, metric, level, returns, **rest):
     "The settings, checked before any work starts"
     if metric is None: metric = default_metric(y.index)
     check_forecast_metric(metric)
-    if metric == "r2_out_of_sample":
-        raise InputError("The headline has an interval over drawn timestamps, which an R² against a running mean has not", metric, "It is a column anyway: choose rmse.")
     if not 0 < level < 1: raise InputError("A level lies between 0 and 1", level, "Use level=0.95, the default.")
     if not rest["cost_bps"] >= 0: raise InputError("Costs are basis points, at least 0", rest["cost_bps"])
     if returns is not None and not returns.reindex(y.index).notna().any(): raise InputError("Returns share rows with the labels", "none in common", "Give both the panel's index.")

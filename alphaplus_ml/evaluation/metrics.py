@@ -195,10 +195,7 @@ def r2_out_of_sample(
     Campbell, Thompson (2008), Predicting Excess Stock Returns Out of Sample, Review of Financial Studies 21(4)
     """
     both = pair(y, prediction)
-    if history is not None and not isinstance(history, pd.Series): history = pd.Series(history, index=range(-len(history), 0), dtype=float)
-    earlier = [] if history is None else [finite_numbers(history[~history.index.isin(both.index)], "history")]
-    labels = pd.concat([*earlier, both.y])
-    both["benchmark"] = known_mean(labels, horizon, label_end).to_numpy()[len(labels) - len(both):]
+    both["benchmark"] = known_mean(both.y, horizon, label_end, history)
     both = both.dropna()
     worst = float(((both.y - both.benchmark)**2).sum())
     return 1 - float(((both.y - both.prediction)**2).sum())/worst if worst > 0 else np.nan

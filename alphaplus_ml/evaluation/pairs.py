@@ -199,18 +199,27 @@ def _end_codes(index, code, stamps, horizon, label_end):
     rows = pd.DataFrame({"code": code, "symbol": symbol}).sort_values("code", kind="stable")
     return rows.groupby("symbol")["code"].shift(-horizon).sort_index()
 
+# %% ../../nbs/19_evaluation.pairs.ipynb #9a80408c
+def _with_history(labels, history):
+    "Labels behind the earlier ones that they do not hold"
+    if history is None: return labels
+    if not isinstance(history, pd.Series): history = pd.Series(history, index=range(-len(history), 0), dtype=float)
+    return pd.concat([finite_numbers(history[~history.index.isin(labels.index)], "history"), labels])
+
 # %% ../../nbs/19_evaluation.pairs.ipynb #9a09adec
 def known_mean(
     labels:pd.Series,           # labels in any order, NaN allowed
     horizon:int=1,              # the labels' horizon h in bars
-    label_end:pd.Series=None,   # when each label is known, looked up by index; NaT for never
+    label_end:pd.Series=None,   # when each label is known, looked up by index (history's too); NaT for never
+    history=None,               # earlier labels, which count once they are known
 )->pd.Series:                   # on the labels' index; NaN while nothing is known
     "At each row, the mean of all labels that are known by then"
     if horizon < 1 or horizon != int(horizon): raise InputError("A horizon is a whole number of bars, at least 1", horizon)
+    own, labels = labels.index, _with_history(labels, history)
     code, stamps = pd.factorize(_times(labels.index), sort=True)
     end = _end_codes(labels.index, code, stamps, horizon, label_end).to_numpy()
     known = labels.notna().to_numpy() & ~np.isnan(end)
     total = lambda weights=None: np.bincount(end[known].astype(int), weights, len(stamps) + 1)[:-1].cumsum()
     count = total()
     mean = np.divide(total(labels.to_numpy()[known]), count, out=np.full(len(stamps), np.nan), where=count > 0)
-    return pd.Series(mean[code], index=labels.index)
+    return pd.Series(mean[code[len(code) - len(own):]], index=own)

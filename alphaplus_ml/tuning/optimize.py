@@ -16,7 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from ..config import Config
 from ..core import InputError, Recorder, RunError, child_seed, need, new_id
 from ..evaluation.comparison import headline_interval
-from ..evaluation.metrics import check_forecast_metric, default_metric, sharpe_ratio
+from ..evaluation.metrics import check_forecast_metric, default_metric, score, sharpe_ratio
 from ..evaluation.overfitting import deflated_sharpe_ratio, probability_of_backtest_overfitting, sharpe_moments
 from ..evaluation.significance import diebold_mariano
 from ..evaluation.splits import WalkForward, split_holdout
@@ -88,6 +88,12 @@ def _check_inputs(X, y, config, label_end, returns):
                          "Drop these rows from every input, or hand over the label_end that belongs to the target.")
 
 # %% ../../nbs/52_tuning.optimize.ipynb #851f0174
+def _check_metric(metric, y):
+    "Refuse a metric that not even a perfect forecast would have"
+    known = y.dropna()
+    if len(known) and np.isnan(score(metric, known, known)):
+        raise InputError(f"{metric} is defined for the labels", "NaN for a perfect forecast", "It needs more symbols per timestamp, or labels that vary.")
+
 def _check_holdout(y, horizon):
     "Refuse a holdout on which nothing can be tested"
     n_times = y.dropna().index.get_level_values(0).nunique()
@@ -283,8 +289,8 @@ def _result(problem, config, attempts, X, y, label_end, parts):
     Xh, yh = X.iloc[holdout], y.iloc[holdout]
     tuned, scored = look_at_holdout(problem, best.parameters, Xh, yh, label_end), yh.dropna()
     plain, p_value = _beside_the_defaults(problem, attempts[0], tuned, Xh, yh, label_end)
-    undefined = problem.metric == "r2_out_of_sample"
-    interval = (np.nan, np.nan) if undefined else headline_interval(problem.metric, scored, tuned.prediction.loc[scored.index], config.horizon, seed=child_seed(config.seed, "interval"))
+    interval = headline_interval(problem.metric, scored, tuned.prediction.loc[scored.index], config.horizon, label_end=label_end, history=problem.y.dropna(),
+                                 seed=child_seed(config.seed, "interval"))
     default_value = attempts[0].value if attempts[0].status == "complete" else np.nan
     luck, values = measure_luck(attempts, best), ((best.value, default_value), (tuned.value, plain.value))
     verdict = _verdict(problem, config, attempts, values, p_value)
@@ -329,6 +335,7 @@ def optimize_hyperparameters(
     """
     config = config or HyperparameterOptimizationConfig()
     _check_inputs(X, y, config, label_end, returns)
+    _check_metric(config.metric or default_metric(X.index), y)
     _check_id(recorder, config.optimization_id)
     problem, *parts = development_problem(X, y, config, label_end, returns)
     bar, report = _bar(config.n_trials, problem.metric) if progress else (None, None)
