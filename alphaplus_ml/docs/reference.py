@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..core import need
+from ..core import InputError, need
 from .source import (Field, Module, Symbol, bases, definitions, docstring, fields, find_symbol, library,
                                       lineage, literal, members, module_of, parameters, public_symbols)
 
@@ -88,6 +88,8 @@ def stated_error(
     "What a raise statement says"
     if not isinstance(raised, ast.Call) or not isinstance(raised.func, ast.Name): return None
     maker, rule = find_symbol(symbol.module, raised.func.id), sentence(raised.args[0]) if raised.args else ""
+    if maker and not maker.is_class and maker.node.returns is None:
+        raise InputError("A function that makes an error says which, as its return annotation", maker.name, f"def {maker.name}(...)->InputError, in {symbol.module}.")
     if maker and not maker.is_class: return ast.unparse(maker.node.returns), f"{docstring(maker)} ({rule or '…'})"
     if maker or isinstance(getattr(builtins, raised.func.id, None), type): return raised.func.id, rule
     return None

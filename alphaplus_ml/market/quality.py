@@ -357,7 +357,7 @@ def describe_repairs(
     return pd.DataFrame(panel.attrs.get("repairs", []), columns=["rule", "repair", "rows"])
 
 # %% ../../nbs/11_market.quality.ipynb #1cd46160
-def _refusal(report):
+def _refusal(report)->InputError:
     "The error that names every broken rule"
     rules = report.errors.rule.unique()
     repairs = {rule: quality_rules.facts(rule)["repairs"] for rule in rules}
