@@ -1,4 +1,5 @@
 "The documentation: what the reference says against what Python says, what a reader would stumble over, and the built site."
+import ast
 import dataclasses
 import html.parser
 import importlib
@@ -344,3 +345,12 @@ def test_a_taken_port_is_refused_before_the_build():
 
 def test_the_server_listens_on_this_machine_only(tmp_path):
     with docs_site.docs_server(tmp_path, 0) as server: assert server.server_address[0] == "127.0.0.1"
+
+
+def test_a_maker_of_errors_that_does_not_say_which_is_refused():
+    symbol = find_symbol(library()["market.quality"], "check_panel")
+    kind, rule = reference.stated_error(symbol, ast.parse("_refusal(report)").body[0].value)
+    assert kind == "InputError"
+    silent = ast.parse("def silent(report): ...").body[0]
+    module = dataclasses.replace(symbol.module, tree=ast.Module([*symbol.module.tree.body, silent], []))
+    with pytest.raises(InputError, match="return annotation"): reference.stated_error(dataclasses.replace(symbol, module=module), ast.parse("silent(report)").body[0].value)
