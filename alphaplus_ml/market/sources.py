@@ -149,6 +149,7 @@ def file_kind(
     if Path(source).expanduser().is_dir(): return folder_kind(source)
     kind = ending_kind(str(source))
     if kind is None and (isinstance(source, PathLike) or Path(str(source)).suffix or "/" in str(source)):
+        if not Path(source).suffix and not Path(source).expanduser().exists(): raise InputError("A market file or folder exists", str(source), "Check the path; a relative one starts at the working directory.")
         raise InputError(f"A market file ends in {', '.join(endings)}", str(source), "For another ending say what it is: load_market('csv', path=...).")
     return kind
 
