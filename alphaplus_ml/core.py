@@ -116,6 +116,15 @@ def _identity(member):
     "What makes a re-run cell's new function object the same member"
     return getattr(member, "__qualname__", repr(member))
 
+# %% ../nbs/00_core.ipynb #630070b1
+def _import_family(registry):
+    "Import the package whose modules hold a registry's members; after a failure the next look-up tries again"
+    package, registry.package = registry.package, ""   # first, for the modules look things up while they are imported
+    try: import_modules(package)
+    except BaseException:
+        registry.package = package
+        raise
+
 # %% ../nbs/00_core.ipynb #4457c449
 class Registry(Mapping):
     "A family of things by name; a member joins with a decorator"
@@ -125,8 +134,7 @@ class Registry(Mapping):
     ):
         self.family, self.package, self._members, self._facts = family, package, {}, {}
     def _all(self):  # the members, after the family's modules have registered theirs
-        package, self.package = self.package, ""
-        if package: import_modules(package)
+        if self.package: _import_family(self)
         return self._members
     def __getitem__(self, name):
         if name not in self._all(): raise unknown_name(self.family, name, self._members)

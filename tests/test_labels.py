@@ -659,3 +659,10 @@ def test_the_smallest_order_leaves_white_noise_alone_and_differences_a_random_wa
     with pytest.raises(InputError, match="20 values that differ"): minimum_fracdiff(noise[:19], 1e-1)
     with pytest.raises(InputError, match="level is a number"): minimum_fracdiff(noise, 1e-3, level=0)
     with pytest.raises(InputError, match="step is a number"): minimum_fracdiff(noise, 1e-3, step=1)
+
+
+def test_text_in_a_price_column_is_refused_in_words():
+    panel = load_market("planted", n_symbols=2, n_bars=30)
+    spoiled = panel.assign(close=panel["close"].astype(object).where(np.arange(len(panel)) != 7, "n.a."))
+    for make in (forward_return, triple_barrier, direction):
+        with pytest.raises(InputError, match="A price column holds numbers; 1 rows of close do not.*got 'n.a.'"): make(spoiled)

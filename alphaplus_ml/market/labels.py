@@ -71,7 +71,10 @@ def check_label(
 # %% ../../nbs/14_market.labels.ipynb #30e1a2e6
 def _prices(panel, name):
     "A price column as an array, above zero or NaN"
-    value = pd.to_numeric(panel[name]).to_numpy(dtype=float, na_value=np.nan)
+    column = pd.to_numeric(panel[name], errors="coerce")
+    text = (column.isna() & panel[name].notna()).to_numpy()
+    if text.any(): raise InputError(f"A price column holds numbers; {text.sum()} rows of {name} do not, the first is {panel.index[text][0]}", panel[name][text].iloc[0], "check_panel(panel) lists them all.")
+    value = column.to_numpy(dtype=float, na_value=np.nan)
     bad = (value <= 0) | np.isinf(value)
     if bad.any(): raise InputError(f"A return needs a finite {name} above zero; {bad.sum()} rows have none, the first is {panel.index[bad][0]}",
                                    float(value[bad][0]), "check_panel(panel) lists them all.")
