@@ -132,3 +132,10 @@ def built_site(session_environment, tmp_path_factory):
     from alphaplus_ml.cli import app
     from alphaplus_ml.docs.site import build_docs
     return build_docs(app, tmp_path_factory.mktemp("site")).parent
+
+
+def real_file(name):
+    "A file of real bars, or a skip that says why"
+    path = Path(__file__).parents[2]/"shared"/"data"/name
+    if not path.exists(): pytest.skip(f"real bars are not on this machine: {name}")
+    return path

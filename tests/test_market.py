@@ -2,7 +2,6 @@
 import gzip
 import inspect
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,20 +9,13 @@ import polars as pl
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from conftest import real_file
 from alphaplus_ml.core import InputError, UnknownNameError
 from alphaplus_ml.market.panel import bars, describe_source, from_frame, match_columns, read_numbers, read_times, select_bars, to_panel
 from alphaplus_ml.market.quality import check_panel
 from alphaplus_ml.market.sources import load_market, planted_signal, sources
 
 same = pd.testing.assert_frame_equal
-real = Path(__file__).parents[2]/"shared"/"data"
-
-
-def real_file(name):
-    "A file of real bars, or a skip that says why"
-    path = real/name
-    if not path.exists(): pytest.skip(f"real bars are not on this machine: {name}")
-    return path
 
 
 @pytest.fixture

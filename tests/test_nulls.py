@@ -436,3 +436,11 @@ def test_a_whole_study_passes():
         return tuned.prediction.reindex(bars.index)
     report = null_battery(study, panel, 2, n_repeats=1)
     assert report.leaks == () and report.frame.loc["later_bars", "verdict"] == "quiet" and report.frame.loc["control", "verdict"] == "seen"
+
+
+def test_a_frame_of_make_label_is_a_label():
+    from alphaplus_ml.market.labels import make_label
+    panel = load_market("planted", n_symbols=4, n_bars=60)
+    y, ends = label_bars(panel, lambda bars: make_label(bars, "direction", horizon=2))
+    expected = make_label(panel, "direction", horizon=2)
+    assert y.equals(expected["label"].astype(float)) and ends.equals(expected["label_end"])

@@ -1,7 +1,6 @@
 """Quality: every defect named, none repaired unasked, and two sources held against each other"""
 import math
 import warnings
-from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -9,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
+from conftest import real_file
 from alphaplus_ml.core import InputError, UnknownNameError
 from alphaplus_ml.market.anomalies import _joint_pauses, decimal_powers, log_bars, robust_spread
 from alphaplus_ml.market.cross_check import cross_check
@@ -17,7 +17,6 @@ from alphaplus_ml.market.quality import QualityReport, check_panel, describe_rep
 from alphaplus_ml.market.sources import load_market
 
 same = pd.testing.assert_frame_equal
-real = Path(__file__).parents[2]/"shared"/"data"
 prices = list(bars[:4])
 moves = {"decimal_shift", "spikes", "stale", "gaps"}
 quick = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow], phases=[Phase.explicit, Phase.generate])  # a failing panel is small already
@@ -28,13 +27,6 @@ def no_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
-
-
-def real_file(name):
-    "A file of real bars, or a skip that says why"
-    path = real/name
-    if not path.exists(): pytest.skip(f"real bars are not on this machine: {name}")
-    return path
 
 
 @pytest.fixture

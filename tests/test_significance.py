@@ -492,3 +492,10 @@ def test_a_series_that_is_constant_but_for_rounding_has_no_sharpe_ratio():
     noise = 0.1 + np.array([0, 1e-17, 2e-17, -1e-17]*10)
     noise[::3] = np.nextafter(0.1, 1)
     assert np.isnan([*bootstrap_interval(noise, "sharpe", n_bootstraps=20)]).all() and optimal_block_length(noise) == 1
+
+
+def test_the_blocks_of_many_models_are_those_of_the_usual_one():
+    "The rule is noisy: among fifty columns of noise its longest answer would set long blocks, and the test would reject too often"
+    worlds = [np.random.default_rng(seed).normal(size=(250, 50)) for seed in range(60)]
+    found = [superior_predictive_ability(np.zeros(250), world, n_bootstraps=150, seed=seed) for seed, world in enumerate(worlds)]
+    assert max(one.block_length for one in found) < 3 and np.mean([one.p_value < 0.05 for one in found]) < 0.1

@@ -97,17 +97,18 @@ nulls = Registry("null")
 
 # %% ../../nbs/29_evaluation.noise.ipynb #e1b05803
 def label_function(
-    label:int|Callable,  # horizon in bars of a forward return, or a function from bars to (y, label_end), which is returned as it is
+    label:int|Callable,  # horizon in bars of a forward return, or a function from bars to (y, label_end) or to a frame of make_label, which is returned as it is
 )->Callable:             # from bars to (y, label_end)
     "What makes labels from bars"
     return label if callable(label) else lambda panel: (forward_return(panel, label), label_end(panel, label))
 
 def label_bars(
     panel:pd.DataFrame,  # n bars, indexed by (timestamp, symbol)
-    label:Callable,      # from bars to (y, label_end)
+    label:Callable,      # from bars to (y, label_end), or to a frame with the columns label and label_end
 )->tuple[pd.Series, pd.Series]:  # labels, NaN where there is none, and when each is known; both on the panel's index
     "The labels of a panel, checked"
     found = label(panel.copy())
+    if isinstance(found, pd.DataFrame) and {"label", "label_end"} <= set(found): found = found["label"], found["label_end"]
     fits = isinstance(found, tuple) and len(found) == 2 and all(isinstance(part, pd.Series) and part.index.equals(panel.index) for part in found)
     if not fits or not isinstance(found[1].dtype, pd.DatetimeTZDtype):
         raise InputError("A label function returns (y, label_end), two Series on the panel's index, the second of UTC timestamps", type(found).__name__, "For example: lambda panel: (forward_return(panel, 5), label_end(panel, 5)).")

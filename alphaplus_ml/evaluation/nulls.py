@@ -265,7 +265,7 @@ def _null_runs(pipeline:Callable, panel:pd.DataFrame, metric:str, jobs:list[tupl
 def null_battery(
     pipeline:Callable,           # (panel, y, label_end) -> Series of out-of-sample predictions on the panel's index, NaN where none
     panel:pd.DataFrame,          # n bars, indexed by (timestamp, symbol)
-    label:int|Callable=1,        # horizon in bars of a forward return, or a function from bars to (y, label_end)
+    label:int|Callable=1,        # horizon in bars of a forward return, or a function from bars to (y, label_end) or a frame of make_label
     *,
     metric:str|None=None,        # ic, rank_ic or time_series_ic; rank_ic when None and there are three symbols, else time_series_ic
     n_repeats:int=2,             # runs per null; the pipeline runs 4 + 3 n_repeats times

@@ -154,7 +154,8 @@ def _table(losses):
 # %% ../../nbs/22_evaluation.significance.ipynb #5954cef6
 def _scatter(array, differences, block_length, n_bootstraps, seed):
     "How far the column means of drawn series lie from the means; one row per draw. And the block length"
-    length = _block_length(differences, block_length)
+    usual = np.median([optimal_block_length(column) for column in differences.T]) if block_length is None else block_length
+    length = _block_length(differences, usual)
     return _draw(array, lambda rows: rows.mean(axis=0), length, n_bootstraps, seed) - array.mean(axis=0), length
 
 # %% ../../nbs/22_evaluation.significance.ipynb #9e60786c
