@@ -111,10 +111,7 @@ class Splitter(BaseEstimator):
         groups:Any=None,  # not used; part of scikit-learn's protocol
     )->Iterator[tuple[np.ndarray, np.ndarray]]:  # training and test positions per fold, in X's row order
         "The folds, all checked before the first is given"
-        self._check()
-        line = timeline(X, y, self.horizon, self.label_end)
-        return _hand_out(line, self._folds(line), lambda blocks: self._deadline(line, blocks))
-    def _deadline(self, line, blocks): return _deadline_around(line, blocks, self.embargo)
+        raise NotImplementedError
 
 # %% ../../nbs/20_evaluation.splits.ipynb #930b1425
 def _last_blocks(
@@ -145,8 +142,12 @@ class WalkForward(Splitter):
         self.train_size, self.test_size, self.label_end = train_size, test_size, label_end
         self._check()
     def _check(self): _check_counts(self, n_splits=1, train_size=1, test_size=1)
-    def _folds(self, line): return [[block] for block in _last_blocks(len(line.times), self.n_splits, self.test_size)]
-    def _deadline(self, line, blocks): return _deadline_before(line, blocks[0][0], self.embargo, self.train_size)
+    def split(self, X:Any, y:Any=None, groups:Any=None)->Iterator[tuple[np.ndarray, np.ndarray]]:  # training and test positions per fold, in X's row order
+        "The folds, all checked before the first is given"
+        self._check()
+        line = timeline(X, y, self.horizon, self.label_end)
+        folds = [[block] for block in _last_blocks(len(line.times), self.n_splits, self.test_size)]
+        return _hand_out(line, folds, lambda blocks: _deadline_before(line, blocks[0][0], self.embargo, self.train_size))
 
 # %% ../../nbs/20_evaluation.splits.ipynb #5681cf91
 def _groups(
@@ -175,7 +176,12 @@ class PurgedKFold(Splitter):
         self.n_splits, self.horizon, self.embargo, self.label_end = n_splits, horizon, embargo, label_end
         self._check()
     def _check(self): _check_counts(self, n_splits=2)
-    def _folds(self, line): return [[group] for group in _groups(len(line.times), self.n_splits)]
+    def split(self, X:Any, y:Any=None, groups:Any=None)->Iterator[tuple[np.ndarray, np.ndarray]]:  # training and test positions per fold, in X's row order
+        "The folds, all checked before the first is given"
+        self._check()
+        line = timeline(X, y, self.horizon, self.label_end)
+        folds = [[group] for group in _groups(len(line.times), self.n_splits)]
+        return _hand_out(line, folds, lambda blocks: _deadline_around(line, blocks, self.embargo))
 
 # %% ../../nbs/20_evaluation.splits.ipynb #96d1f0e4
 def _joined(
@@ -200,7 +206,7 @@ def _path_of(
 
 # %% ../../nbs/20_evaluation.splits.ipynb #1992cb52
 class CombinatorialPurgedKFold(Splitter):
-    """Test every combination of groups of timestamps, in lexicographic order, and train on the others, purged around every test block
+    """Test every combination of groups of timestamps, train on the others, purged around every test block
 
     References
     ----------
@@ -226,7 +232,12 @@ class CombinatorialPurgedKFold(Splitter):
     def get_n_splits(self, X:Any=None, y:Any=None, groups:Any=None)->int:  # how many folds `split` gives
         "The number of folds, C(N, k)"
         return comb(self.n_splits, self.n_test_splits)
-    def _folds(self, line): return [_joined(chosen) for chosen in combinations(_groups(len(line.times), self.n_splits), self.n_test_splits)]
+    def split(self, X:Any, y:Any=None, groups:Any=None)->Iterator[tuple[np.ndarray, np.ndarray]]:  # training and test positions per fold, in X's row order
+        "The folds in the lexicographic order of their test groups, all checked before the first is given"
+        self._check()
+        line = timeline(X, y, self.horizon, self.label_end)
+        folds = [_joined(chosen) for chosen in combinations(_groups(len(line.times), self.n_splits), self.n_test_splits)]
+        return _hand_out(line, folds, lambda blocks: _deadline_around(line, blocks, self.embargo))
 
 # %% ../../nbs/20_evaluation.splits.ipynb #787ac5cf
 def backtest_paths(
