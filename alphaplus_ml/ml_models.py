@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 
 from .evaluation.metrics import metrics
 from .explain.explain import ModelInterpretabilityConfig, explain_model_prediction
-from .features.engine import list_features
+from .features.catalogue import list_features
 from .market.sources import sources
 from .models.base import models
 from .store.database import Database

@@ -17,7 +17,8 @@ from .evaluation.comparison import ComparisonResult, compare_models
 from .evaluation.portfolio import portfolio_returns
 from .explain.explain import Explanation, ModelInterpretabilityConfig, explain_model_prediction
 from .features.drift import feature_drift
-from .features.engine import build_features, feature_catalogue
+from .features.catalogue import feature_catalogue
+from .features.engine import build_features
 from .market.labels import forward_return, label_end
 from .market.quality import check_panel
 from .models.base import make_model
