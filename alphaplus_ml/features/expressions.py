@@ -18,7 +18,7 @@ from . import kernels
 __all__ = ['open_', 'high', 'low', 'close', 'volume', 'Expr', 'node', 'finite', 'evaluate_element', 'element', 'column', 'where',
            'same', 'log', 'sqrt', 'sign', 'larger', 'smaller', 'nodes_of', 'bars_needed']
 
-# %% ../../nbs/31_features.expressions.ipynb #e274abb5
+# %% ../../nbs/31_features.expressions.ipynb #f7d09dab
 _known = WeakValueDictionary()   # every node alive, so that equal ones are the same object
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True, weakref_slot=True)
@@ -29,6 +29,7 @@ class Expr:
     inputs:tuple        # the expressions and numbers it is computed from
     parameters:tuple    # further arguments of the function
     history:int         # bars before the current one that it reads of its inputs
+    warm_up:int         # bars that its inputs have values before it has one
     def __add__(self, other): return element(np.add, self, other)
     def __radd__(self, other): return element(np.add, other, self)
     def __sub__(self, other): return element(np.subtract, self, other)
@@ -47,7 +48,7 @@ class Expr:
     def __bool__(self): raise InputError("An expression has no truth value before it is computed", None, "Write where(condition, a, b).")
     def __repr__(self): return _written(self)
 
-# %% ../../nbs/31_features.expressions.ipynb #2c9248d2
+# %% ../../nbs/31_features.expressions.ipynb #d8117bd7
 def _input(value):
     "An input of a node: an expression or a number"
     if isinstance(value, Expr): return value
@@ -60,15 +61,20 @@ def node(
     inputs:Iterable=(),   # expressions and numbers
     parameters:tuple=(),  # further arguments of the function; hashable
     history:int=0,        # bars before the current one that it reads of its inputs
+    warm_up:int|None=None,   # bars that its inputs have values before it has one; as many as it reads when None
 )->Expr:                  # the one that exists already, where there is one
     "An expression, made once"
     inputs = tuple(map(_input, inputs))
     key = (kind, function, tuple(id(value) if isinstance(value, Expr) else value for value in inputs), parameters)
     found = _known.get(key)
-    if found is None: found = _known[key] = Expr(kind, function, inputs, parameters, history)
+    if found is None: found = _known[key] = Expr(kind, function, inputs, parameters, history, history if warm_up is None else warm_up)
     return found
 
-# %% ../../nbs/31_features.expressions.ipynb #819b2043
+# %% ../../nbs/31_features.expressions.ipynb #1bc1ff9c
+def _where(condition, a, b): return np.where(np.isnan(condition), np.nan, np.where(condition != 0, a, b))
+def _same(a, b): return np.where(np.isnan(a) | np.isnan(b), np.nan, a == b)
+_stay_finite = {np.add, np.subtract, np.multiply, np.negative, np.abs, np.sign, np.maximum, np.minimum, _where, _same}
+
 def finite(
     values:np.ndarray,   # numbers
 )->np.ndarray:           # the same where they are finite, else NaN
@@ -81,10 +87,8 @@ def evaluate_element(
 )->np.ndarray:            # (n,) finite or NaN
     "Apply a function value by value"
     values = function(*inputs)
-    if values.dtype == bool:
-        unknown = np.logical_or.reduce([np.isnan(value) for value in inputs])
-        values = np.where(unknown, np.nan, values)
-    return finite(values)
+    if values.dtype != bool: return values if function in _stay_finite else finite(values)
+    return np.where(np.isnan(sum(inputs)), np.nan, values)   # a sum with an unknown part is unknown
 
 def element(
     function:Callable,   # of as many (n,) arrays as there are inputs, to an (n,) array
@@ -115,12 +119,7 @@ def _written(one):
     settings = [f"{value:.3g}" if isinstance(value, float) else getattr(value, "__name__", str(value)) for value in one.parameters if not isinstance(value, tuple)]
     return f"{one.function.__name__.lstrip('_')}({', '.join(inner + settings)})"
 
-# %% ../../nbs/31_features.expressions.ipynb #4377c744
-def _where(condition, a, b): return np.where(np.isnan(condition), np.nan, np.where(condition != 0, a, b))
-def _same(a, b): return np.where(np.isnan(a) | np.isnan(b), np.nan, a == b)
-def _known_mark(x): return (~np.isnan(x)).astype(float)
-def _filled(x, value): return np.where(np.isnan(x), value, x)
-
+# %% ../../nbs/31_features.expressions.ipynb #aeee4f77
 def where(
     condition:Expr,           # anything but zero chooses a; NaN gives NaN
     a:Expr|float,             # the value where the condition holds
@@ -166,7 +165,7 @@ def smaller(
     "The smaller of two values"
     return element(np.minimum, a, b)
 
-# %% ../../nbs/31_features.expressions.ipynb #f66303f9
+# %% ../../nbs/31_features.expressions.ipynb #cdaeb529
 def _inputs(one): return tuple(value for value in one.inputs if isinstance(value, Expr))
 
 def nodes_of(
@@ -187,7 +186,5 @@ def bars_needed(
 )->int:    # 1 when the first bar has a value
     "How many bars a symbol has when the expression has its first value, holes aside"
     first = {}
-    for part in nodes_of([one]):
-        before = max((first[value] for value in part.inputs if isinstance(value, Expr)), default=1)
-        first[part] = before + (part.parameters[0] - 1 if part.kind == "memory" else 0 if part.function is kernels.last_known else part.history)
+    for part in nodes_of([one]): first[part] = max(map(first.get, _inputs(part)), default=1) + part.warm_up
     return first[one]

@@ -10,7 +10,7 @@ from numba import njit
 
 # %% auto #0
 __all__ = ['compiled', 'block', 'weighted_sum', 'central_sum', 'product_sum', 'rank_in_window', 'age_of_highest', 'value_at_age',
-           'quantile_in_window', 'smooth', 'lagged', 'last_known', 'rank_in_group']
+           'quantile_in_window', 'smooth', 'lagged', 'last_known', 'rank_in_group', 'put']
 
 # %% ../../nbs/30_features.kernels.ipynb #876158ef
 compiled = njit(cache=True, nogil=True, error_model="numpy")
@@ -254,3 +254,14 @@ def rank_in_group(
             out[rows[i:j]] = (i + 1 + j)/2
             i = j
     return out
+
+# %% ../../nbs/30_features.kernels.ipynb #a9f65898
+@compiled
+def put(
+    out:np.ndarray,      # (n,) float64 or float32, in the panel's row order; changed in place
+    places:np.ndarray,   # (k,) rows of it
+    values:np.ndarray,   # (k,) float64
+    largest:float,       # what out can hold
+):
+    "Write values to their rows, NaN where they are too large"
+    for i in range(len(values)): out[places[i]] = values[i] if abs(values[i]) <= largest else np.nan

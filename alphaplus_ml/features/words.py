@@ -20,16 +20,16 @@ __all__ = ['returns', 'typical', 'vwap', 'clock_parts', 'weighted', 'lag', 'chan
            'quantile', 'rank', 'smoothed', 'ema', 'wilder', 'known', 'windows', 'CrossSection', 'cross_rank',
            'cross_mean', 'cross_deviation', 'cross_zscore', 'neutral', 'clock']
 
-# %% ../../nbs/32_features.words.ipynb #dc35fb27
+# %% ../../nbs/32_features.words.ipynb #bea45c59
 def _bars(value, least=1):
     "A number of bars, checked"
     if isinstance(value, (bool, np.bool)) or not isinstance(value, (int, np.integer)) or value < least:
         raise InputError(f"A look-back is a whole number of bars, at least {least}", value, "A feature reaches back, never forward." if least == 0 else "")
     return int(value)
 
-def _window(function, inputs, window, parameters=()):
+def _window(function, inputs, window, parameters=(), warm_up=None):
     "A node that reads each input's last bars"
-    return node("window", function, inputs, parameters, _bars(window) - 1)
+    return node("window", function, inputs, parameters, _bars(window) - 1, warm_up)
 
 def _weighted(x, starts, weights, centred): return kernels.weighted_sum(x, starts, np.array(weights), centred)
 
@@ -138,7 +138,7 @@ def slope(
     centre = (_bars(window, 2) - 1)/2
     return weighted(x, [(centre - lag)/(window*(window**2 - 1)/12) for lag in range(window)])
 
-# %% ../../nbs/32_features.words.ipynb #35060920
+# %% ../../nbs/32_features.words.ipynb #06476dbd
 def bars_since_highest(
     x:Expr,             # one symbol's values
     window:int,         # bars; the current one is the last
@@ -154,7 +154,7 @@ def highest(
     window:int,  # bars; the current one is the last
 )->Expr:         # NaN unless the window is complete
     "The greatest value of a window"
-    return _window(_value_at, (x, bars_since_highest(x, window)), window)
+    return _window(_value_at, (x, bars_since_highest(x, window)), window, warm_up=0)
 
 def lowest(
     x:Expr,      # one symbol's values
@@ -178,14 +178,14 @@ def rank(
     "The current value's place among a window's, as a share"
     return _window(kernels.rank_in_window, (x,), window, (window,))/window
 
-# %% ../../nbs/32_features.words.ipynb #a4031410
+# %% ../../nbs/32_features.words.ipynb #5b570a64
 def smoothed(
     x:Expr,        # one symbol's values
     window:int,    # values that make the first average
     weight:float,  # of the newest value, 0 to 1
 )->Expr:           # NaN at holes and before the first average
     "An exponential average of all values so far"
-    return node("memory", kernels.smooth, (x,), (_bars(window), float(weight)))
+    return node("memory", kernels.smooth, (x,), (_bars(window), float(weight)), warm_up=window - 1)
 
 def ema(
     x:Expr,    # one symbol's values
@@ -206,7 +206,7 @@ def known(
     limit:int=5, # the oldest value that may stand in, in bars
 )->Expr:         # NaN where a hole is longer
     "Each value, or the last one before a hole"
-    return node("window", kernels.last_known, (x,), (_bars(limit),), limit)
+    return node("window", kernels.last_known, (x,), (_bars(limit),), limit, warm_up=0)
 
 # %% ../../nbs/32_features.words.ipynb #14e6fb5f
 def _each_window(x, starts, function, window):
