@@ -1,56 +1,106 @@
-"Every feature: causal, finite, independent of row order and of other symbols, free of scale; many against pandas."
+"The contract of every feature, present and future: causal, finite, updated bit for bit, independent of row order, of other symbols and of units; and the engine's answers to bad input."
+import warnings
+
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from conftest import real_file
 
 from alphaplus_ml.core import InputError, LeakageError, UnknownNameError
 from alphaplus_ml.evaluation.leakage import check_causal
-from alphaplus_ml.features.engine import FeatureWarning, build_features, concrete_features, feature_catalogue, feature_report, list_features
-from alphaplus_ml.features.library import close, features
+from alphaplus_ml.features.catalogue import concrete_features, feature, feature_catalogue, features, list_features, transforms
+from alphaplus_ml.features.engine import FeatureState, FeatureWarning, build_features, feature_report, update_features
+from alphaplus_ml.features.expressions import close, column, nodes_of
+from alphaplus_ml.features.words import change, cross_mean, ema, mean, windows
 from alphaplus_ml.market.labels import forward_return
 from alphaplus_ml.market.sources import load_market
+
+pytestmark = pytest.mark.filterwarnings("ignore::alphaplus_ml.features.engine.FeatureWarning")
+everything = sorted(concrete_features(["rate"]))
 
 
 @pytest.fixture(scope="module")
 def planted(): return load_market("planted", n_symbols=6, n_bars=330, seed=2)
 
 
-@pytest.fixture(scope="module")
-def rough():
-    "Gaps, late listings, delistings, a constant price, days without volume, and an extra column with holes"
-    rng = np.random.default_rng(4)
-    panel = load_market("planted", n_symbols=7, n_bars=340, seed=4).copy()
+def roughened(panel, seed):
+    "Gaps, a late listing, a delisting, a constant price, bars without volume or range, and an extra column with holes"
+    rng, panel = np.random.default_rng(seed), panel.copy()
+    symbol, day = panel.index.get_level_values("symbol"), panel.index.codes[0]
+    names, last = symbol.unique().sort_values(), day.max()
     panel["rate"] = rng.uniform(1, 3, len(panel))
     panel.loc[rng.random(len(panel)) < 0.2, "rate"] = np.nan
     panel.loc[rng.random(len(panel)) < 0.05, "volume"] = 0.0
-    symbol, day = panel.index.get_level_values("symbol"), panel.index.codes[0]
-    panel.loc[symbol == "P00", ["open", "high", "low", "close"]] = 50.0
-    return panel[(rng.random(len(panel)) > 0.03) & ~((symbol == "P01") & (day < 150)) & ~((symbol == "P02") & (day > 200))]
+    flat = rng.random(len(panel)) < 0.02
+    for name in ("open", "high", "low"): panel.loc[flat, name] = panel.loc[flat, "close"]
+    panel.loc[symbol == names[0], ["open", "high", "low", "close"]] = 50.0
+    return panel[(rng.random(len(panel)) > 0.03) & ~((symbol == names[1]) & (day < 0.45*last)) & ~((symbol == names[2]) & (day > 0.6*last))]
 
 
 @pytest.fixture(scope="module")
-def names(rough): return build_features(rough).columns.tolist()
+def rough(): return roughened(load_market("planted", n_symbols=7, n_bars=340, seed=4), 4)
 
 
-def test_there_are_enough_of_every_kind():
+@pytest.fixture(scope="module")
+def hourly():
+    "Bars of every hour, on a clock of its own"
+    panel = load_market("planted", n_symbols=4, n_bars=400, seed=6)
+    times = pd.date_range("2024-01-01", periods=400, freq="h", tz="UTC")
+    return roughened(panel.set_axis(pd.MultiIndex.from_arrays([times[panel.index.codes[0]], panel.index.get_level_values("symbol")], names=panel.index.names)), 6)
+
+
+@pytest.fixture(scope="module")
+def real(): return roughened(load_market(real_file("sp500_5yr_clean.parquet"), start="2016-06-01").loc[(slice(None), ["AAPL", "GE", "KO", "XOM", "T"]), :], 8)
+
+
+@pytest.fixture(scope="module")
+def built(rough): return build_features(rough, everything)
+
+
+# --- the catalogue ---
+
+def test_the_catalogue_is_large_and_says_what_each_feature_is():
     catalogue = list_features()
-    assert len(catalogue) >= 60 and len(features) >= 36
-    assert {"momentum", "trend", "volatility", "range", "volume", "oscillators", "calendar", "cross-sectional"} <= set(catalogue.category)
-    assert (catalogue.description.str.len() > 10).all() and (catalogue.formula.str.len() > 3).all() and not catalogue.description.str.contains("{", regex=False).any()
+    assert len(catalogue) > 250 and (catalogue.category == "alpha158").sum() == 158 and catalogue.function_of.notna().sum() == 30
+    assert {"momentum", "trend", "range", "volume", "liquidity", "technical", "volatility", "alpha158", "market", "memory", "calendar", "cross-sectional"} <= set(catalogue.category)
+    assert set(list_features(pd.DataFrame(columns=["close", "rate"])).category) - set(catalogue.category) == {"exogenous"}
+    texts = catalogue[["description", "formula"]]
+    assert (catalogue.description.str.len() > 10).all() and (catalogue.formula.str.len() > 3).all() and not texts.map(lambda text: "{" in text).any().any()
+    assert catalogue.description.is_unique and (catalogue.bars >= 1).all()
 
 
-@pytest.mark.parametrize("market", ["planted", "rough"])
+@pytest.mark.parametrize("name", everything)
+def test_every_feature_has_values_somewhere_and_they_differ(name, built, hourly):
+    values = built[name] if built[name].nunique() > 1 else build_features(hourly, [name])[name]
+    assert values.notna().any() and values.nunique() > 1
+
+
+def test_a_first_value_stands_where_the_catalogue_says(planted):
+    "bars is the position of a symbol's first value, on bars without a hole"
+    X, bars = build_features(planted.assign(rate=np.arange(len(planted)) % 7 + 1.0), everything), list_features(planted.assign(rate=1.0)).bars
+    first = X.xs("P03", level="symbol").notna().apply(lambda has: has.argmax() + 1 if has.any() else np.nan)
+    wrong = {name: (bars[name], place) for name, place in first.items() if place == place and place != bars[name] and built_from_start(name)}
+    assert not wrong
+
+
+def built_from_start(name): return name not in late_by_nature
+
+
+late_by_nature = set()   # features whose first value waits for an event, not for bars
+
+
+# --- causality ---
+
+@pytest.mark.parametrize("market", ["planted", "rough", "hourly", "real"])
 def test_no_feature_knows_the_future(request, market):
-    "Prefix invariance and a garbage future, for every feature that has a value"
+    "Prefix invariance and garbage futures, to the last bit, for every feature that has a value"
     panel = request.getfixturevalue(market)
-    wanted = build_features(panel).columns.tolist()
-    report = check_causal(lambda part: build_features(part, wanted), panel, cuts=5)
-    assert len(wanted) >= 70 and report.leaks.empty and not report.refused and not report.untested
-
-
-@pytest.mark.parametrize("name", sorted(concrete_features(["rate"])))
-def test_every_feature_has_values_somewhere(rough, planted, name, names): assert name in names
+    wanted = [name for name in (everything if "rate" in panel else sorted(concrete_features())) ]
+    X = build_features(panel, wanted)
+    wanted = X.columns[X.notna().any()].tolist()
+    report = check_causal(lambda part: build_features(part, wanted), panel, cuts=5, rtol=0)
+    assert len(wanted) > 0.9*len(X.columns) and report.leaks.empty and not report.refused
 
 
 def test_a_planted_future_feature_is_caught(planted):
@@ -58,90 +108,199 @@ def test_a_planted_future_feature_is_caught(planted):
     with pytest.raises(LeakageError, match="tomorrow"): check_causal(tomorrow, planted, cuts=3)
 
 
-def test_nothing_is_infinite_and_nothing_is_constant_by_mistake(rough, names):
-    X = build_features(rough, names)
-    assert not np.isinf(X.to_numpy()).any() and (X.nunique() > 1).all()
+# --- updates ---
+
+def in_pieces(panel, names, cuts, **how):
+    "update_features over the panel, cut at some timestamps"
+    state, times = FeatureState(names, **how), panel.index.get_level_values("timestamp")
+    days = times.unique().sort_values()
+    edges = [days[0], *days[list(cuts)], None]
+    parts = [panel[(times >= a) & ((times < b) if b is not None else True)] for a, b in zip(edges[:-1], edges[1:])]
+    return pd.concat([update_features(state, part) for part in parts if len(part)]).loc[panel.index], state
 
 
-def test_row_order_does_not_matter(rough, names):
-    pd.testing.assert_frame_equal(build_features(rough.sample(frac=1, random_state=0), names).loc[rough.index], build_features(rough, names))
+@pytest.mark.parametrize("market", ["planted", "rough", "hourly", "real"])
+@pytest.mark.parametrize("cuts", [[200], [3, 50, 51, 52, 120, 300], list(range(310, 330))], ids=["halves", "uneven", "daily"])
+def test_updates_equal_the_whole_to_the_last_bit(request, market, cuts):
+    panel = request.getfixturevalue(market)
+    names = everything if "rate" in panel else sorted(concrete_features())
+    found, _ = in_pieces(panel, names, cuts)
+    pd.testing.assert_frame_equal(found, build_features(panel, names), check_exact=True)
+
+
+def test_updates_in_single_precision_and_of_new_symbols(rough):
+    symbol = rough.index.get_level_values("symbol")
+    names = ["momentum_20", "rank(momentum_20)", "rsi_14"]
+    times = rough.index.get_level_values("timestamp")
+    late = rough[~((symbol == "P00") & (times < times.unique().sort_values()[100]))]     # the first name joins in the middle
+    found, state = in_pieces(late, names, [90, 110], dtype="float32")
+    pd.testing.assert_frame_equal(found, build_features(late, names, dtype="float32"), check_exact=True)
+    assert "7 symbols" in repr(state)
+
+
+def test_a_refused_update_leaves_the_state_as_it_was(planted):
+    times = planted.index.get_level_values("timestamp")
+    days = times.unique()
+    state = FeatureState(["rsi_14", "momentum_5"])
+    update_features(state, planted[times <= days[200]])
+    with pytest.raises(InputError, match="later than every bar"): update_features(state, planted[times >= days[200]])
+    with pytest.raises(InputError, match="volume"): update_features(state, planted[times > days[200]].drop(columns="volume"))
+    with pytest.raises(InputError, match="one row per timestamp"): update_features(state, pd.concat([planted[times == days[201]]]*2))
+    assert len(update_features(state, planted.iloc[:0])) == 0
+    found = update_features(state, planted[times > days[200]])
+    pd.testing.assert_frame_equal(found, build_features(planted, ["rsi_14", "momentum_5"])[times > days[200]], check_exact=True)
+
+
+def test_a_new_bar_without_a_column_of_the_bars_before_is_refused(rough):
+    times = rough.index.get_level_values("timestamp")
+    state = FeatureState(["exogenous_change_rate_5"])
+    update_features(state, rough[times < times[1500]])
+    with pytest.raises(InputError, match="rate"): update_features(state, rough[times >= times[1500]].drop(columns="rate"))
+
+
+# --- what all features have in common ---
+
+def test_nothing_is_infinite(built): assert not np.isinf(built.to_numpy()).any()
+
+
+def test_row_order_does_not_matter(rough, built):
+    pd.testing.assert_frame_equal(build_features(rough.sample(frac=1, random_state=0), everything).loc[rough.index], built, check_exact=True)
+
+
+def test_single_precision_is_the_same_rounded(rough, built):
+    single = build_features(rough, everything, dtype="float32")
+    assert (single.dtypes == "float32").all()
+    pd.testing.assert_frame_equal(single, built.astype("float32"), check_exact=True)
+
+
+def test_a_feature_does_not_depend_on_what_else_is_asked_for(rough, built):
+    for name in everything[::17]: pd.testing.assert_series_equal(build_features(rough, [name])[name], built[name], check_exact=True)
+
+
+def per_symbol(names): return [name for name in names if not concrete_features(["rate"])[name].compares]
 
 
 def test_a_symbols_features_do_not_depend_on_other_symbols(planted):
-    own = [name for name, one in concrete_features().items() if not one.compares]
+    known = concrete_features()
+    own = [name for name, one in known.items() if not one.compares]
     other = planted.copy()
     other.loc[other.index.get_level_values("symbol") != "P03"] *= 1.7
     one, two = (build_features(panel, own).xs("P03", level="symbol") for panel in (planted, other))
-    pd.testing.assert_frame_equal(one, two)
+    assert len(own) > 250
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
 
 
-def test_prices_have_no_unit(planted):
+def test_prices_and_volumes_have_no_unit(planted):
     "A price in cents and a volume in lots give the same features, so that symbols can be pooled"
     scaled = planted.copy()
     scaled[["open", "high", "low", "close"]] *= 100.0
-    scaled["volume"] /= 100.0
-    pd.testing.assert_frame_equal(build_features(scaled), build_features(planted), rtol=1e-6, atol=1e-9)
+    scaled["volume"] /= 128.0
+    names = [name for name in concrete_features() if not name.startswith(("CORR", "CORD"))]   # published with log(volume + 1)
+    pd.testing.assert_frame_equal(build_features(scaled, names), build_features(planted, names), rtol=1e-6, atol=1e-8)
 
 
-def per_symbol(series, function): return series.groupby("symbol", group_keys=False).transform(function)
+# --- composed names ---
+
+def test_names_compose(planted):
+    X = build_features(planted, ["momentum_20", "rank(momentum_20)", "lag(rank(momentum_20), 3)"])
+    rank = X["momentum_20"].groupby("timestamp").rank()
+    count = X["momentum_20"].groupby("timestamp").transform("count")
+    pd.testing.assert_series_equal(X["rank(momentum_20)"], (rank - 0.5)/count - 0.5, check_names=False)
+    pd.testing.assert_series_equal(X["lag(rank(momentum_20), 3)"], X["rank(momentum_20)"].groupby("symbol").shift(3), check_names=False)
+    assert list(build_features(planted, ["rank( momentum_20 )"])) == ["rank(momentum_20)"]
 
 
-def oracles(panel):
-    "Independent pandas computations of some features"
-    o, h, l, c, v = (panel[name] for name in ("open", "high", "low", "close", "volume"))
-    r = per_symbol(c, lambda x: x/x.shift() - 1)
-    before = per_symbol(c, lambda x: x.shift())
-    roll = lambda x, w, what: per_symbol(x, lambda s: getattr(s.rolling(w), what)())
-    loss, gain = (-r.clip(upper=0)), r.clip(lower=0)
-    diff = per_symbol(c, lambda x: x.diff())
-    wilder = lambda x: per_symbol(x, lambda s: s.ewm(alpha=1/14, adjust=False, min_periods=14).mean())
-    ema = lambda x, n: per_symbol(x, lambda s: s.ewm(span=n, adjust=False).mean())
-    true_range = np.maximum(h, before.fillna(h)) - np.minimum(l, before.fillna(l))
-    rank = lambda x: (x.groupby("timestamp").rank() - 0.5)/x.groupby("timestamp").transform("count") - 0.5
-    return {
-        "momentum_20": per_symbol(c, lambda x: x/x.shift(20) - 1),
-        "momentum_skip_120_20": per_symbol(c, lambda x: x.shift(20)/x.shift(120) - 1),
-        "sma_ratio_50": c/roll(c, 50, "mean") - 1,
-        "macd_12_26": (ema(c, 12) - ema(c, 26))/c,
-        "realised_volatility_20": roll(r, 20, "std"),
-        "parkinson_volatility_20": np.sqrt(roll(np.log(h/l)**2, 20, "mean")/(4*np.log(2))),
-        "downside_deviation_20": np.sqrt(roll(loss**2, 20, "mean")),
-        "gap": o/before - 1,
-        "intraday_return": c/o - 1,
-        "close_location": (c - l)/(h - l),
-        "volume_zscore_20": (v - roll(v, 20, "mean"))/roll(v, 20, "std"),
-        "rsi_14": 100*wilder(diff.clip(lower=0))/(wilder(diff.clip(lower=0)) + wilder(-diff.clip(upper=0))),
-        "stochastic_14": 100*(c - roll(l, 14, "min"))/(roll(h, 14, "max") - roll(l, 14, "min")),
-        "bollinger_20": (c - roll(c, 20, "mean"))/roll(c, 20, "std"),
-        "momentum_rank_20": rank(per_symbol(c, lambda x: x/x.shift(20) - 1)),
-        "relative_return_20": (lambda m: m - m.groupby("timestamp").transform("mean"))(per_symbol(c, lambda x: x/x.shift(20) - 1)),
-        "weekday_sin": pd.Series(np.sin(2*np.pi*panel.index.get_level_values("timestamp").day_of_week/7), panel.index),
-    }
+@pytest.mark.parametrize("name", ["momentum_20", "rsi_14", "KMID"])
+def test_every_transform_composes_with_a_feature(name, planted):
+    "Present and future transforms: with arguments by their annotation, causal and finite"
+    panel = planted.assign(sector=planted.index.codes[1] % 2*1.0)
+    asked = []
+    for transform_name in transforms:
+        wanted = transforms[transform_name].__code__.co_varnames[1:transforms[transform_name].__code__.co_argcount]
+        arguments = ["sector" if word == "group" else "5" if word in ("bars", "window") else None for word in wanted]
+        if None not in arguments: asked.append(f"{transform_name}({', '.join([name, *arguments])})")
+    X = build_features(panel, asked)
+    assert len(asked) >= 6 and X.notna().any().all()
+    assert check_causal(lambda part: build_features(part, asked), panel, cuts=3, rtol=0).leaks.empty
 
 
-def test_features_equal_pandas(planted):
-    expected = oracles(planted)
-    assert set(expected) - set(concrete_features()) == set(), "an oracle for a feature that does not exist checks nothing"
-    X = build_features(planted, list(expected))
-    for name, values in expected.items():
-        both = X[name].notna()
-        assert both.mean() > 0.5, name
-        np.testing.assert_allclose(X.loc[both, name], values[both], rtol=1e-7, atol=1e-10, err_msg=name)
+def test_a_category_stands_for_its_features(planted):
+    assert list(build_features(planted, "calendar")) == [name for name, one in concrete_features().items() if one.category == "calendar"]
+    both = build_features(planted, ["alpha158", "momentum_20"])
+    assert both.shape[1] == 159
 
 
-def test_small_and_odd_panels():
-    one_bar = load_market("planted", n_symbols=4, n_bars=1)
-    built = build_features(one_bar, ["momentum_1", "intraday_return"])
-    assert built.momentum_1.isna().all() and built.intraday_return.notna().all()
-    single = load_market("planted", n_symbols=1, n_bars=60)
-    assert not [name for name in build_features(single) if concrete_features()[name].compares]
-    with pytest.raises(InputError, match="three symbols"): build_features(single, ["momentum_rank_20"])
-    assert "no value" in feature_report(build_features(single)).problem.iloc[0]
+# --- bad input ---
+
+def odd_panels():
+    "Panels at the edges of what there is"
+    rng = np.random.default_rng(3)
+    usual = lambda **how: load_market("planted", **{"n_symbols": 4, "n_bars": 80, **how})
+    yield "one symbol", usual(n_symbols=1)
+    yield "one bar", usual(n_bars=1)
+    yield "one row", usual(n_symbols=1, n_bars=1)
+    yield "an empty panel", usual().iloc[:0]
+    for name in ("open", "close", "volume"): yield f"no value in {name}", usual().assign(**{name: np.nan})
+    yield "nothing at all", usual().assign(**dict.fromkeys(["open", "high", "low", "close", "volume"], np.nan))
+    yield "constant prices", usual().assign(open=7.0, high=7.0, low=7.0, close=7.0)
+    yield "zero volume", usual().assign(volume=0.0)
+    yield "infinities", usual().mask(rng.random((320, 5)) < 0.1, np.inf)
+    yield "negative prices", -usual()
+    yield "prices beyond every range", usual()*[1e300, 1e300, 1e300, 1e300, 1e300]
+    yield "tiny prices", usual()*[1e-300, 1e-300, 1e-300, 1e-300, 1]
+    yield "holes everywhere", usual().mask(rng.random((320, 5)) < 0.3)
+    yield "integers", (usual()*100).astype("int64")
+    yield "pandas' nullable numbers", usual().astype("Float64").mask(rng.random((320, 5)) < 0.1)
+    yield "many short symbols", load_market("planted", n_symbols=300, n_bars=20)
+
+
+@pytest.mark.parametrize("name, panel", [pytest.param(*pair, id=pair[0]) for pair in odd_panels()])
+def test_odd_panels_give_numbers_or_nan_and_say_why(name, panel):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", FeatureWarning)
+        X = build_features(panel, sorted(concrete_features()))
+        state = FeatureState(sorted(concrete_features()))
+        updated = update_features(state, panel)
+    assert X.index.equals(panel.index) and not np.isinf(X.to_numpy()).any()
+    empty = X.columns[X.isna().all()]
+    assert set(empty) <= set(feature_report(X).index) and feature_report(X).problem.str.len().gt(10).all()
+    pd.testing.assert_frame_equal(updated, X, check_exact=True)
+
+
+def test_the_report_says_why(planted):
+    short, names = planted[planted.index.codes[0] < 30], ["momentum_60", "rank(momentum_5)", "on_balance_volume_20", "VWAP0"]
+    lone = short.xs("P01", level="symbol", drop_level=False).assign(volume=np.nan)
+    lone.iloc[3, lone.columns.get_loc("close")] = np.inf
+    with pytest.warns(FeatureWarning) as said: report = feature_report(build_features(lone, names))
+    assert len(said) == 3 and "'momentum_60' has no value: too few bars: it needs 61 of a symbol, the longest history has 30" in str(said[0].message)
+    assert report.loc["rank(momentum_5)"].problem == "it compares symbols and needs three at a timestamp; there are at most 1"
+    assert "no value in volume" in report.loc["on_balance_volume_20"].problem
+    assert report.loc["close"].problem == "1 value infinite or not above zero: taken as unknown" and report.loc["vwap"].problem == "not in the panel; (((high + low) + close) / 3) stands in for it in 1 feature"
+
+
+def test_a_column_that_the_panel_has_needs_no_stand_in(planted):
+    own = planted.assign(vwap=planted["close"]*1.01)
+    X = build_features(own, ["VWAP0"])
+    np.testing.assert_allclose(X["VWAP0"], 1.01)
+    assert feature_report(X).empty and not X.attrs["stand_ins"]
+    row, = feature_catalogue(build_features(planted, ["VWAP0"])).rows()
+    assert row["metadata"]["stand_ins"] == {"vwap": "(((high + low) + close) / 3)"}
+
+
+def test_without_names_what_says_nothing_is_left_out(planted):
+    X = build_features(planted)
+    report = feature_report(X)
+    assert not X.isna().all().any() and (X.nunique() > 1).all() and set(X) | set(report[report.kind == "feature"].index) == set(concrete_features())
+    assert "same value" in report.loc["hour_sin"].problem
 
 
 def test_bad_input():
     panel = load_market("planted", n_symbols=3, n_bars=30)
     with pytest.raises(UnknownNameError, match="momentum_20"): build_features(panel, ["momentun_20"])
+    with pytest.raises(UnknownNameError, match="rank"): build_features(panel, ["rnk(momentum_20)"])
+    with pytest.raises(UnknownNameError, match="momentum_20"): build_features(panel, ["rank(momentun_20)"])
+    with pytest.raises(InputError, match="neutral"): build_features(panel, ["neutral(momentum_20)"])
     with pytest.raises(InputError, match="volume"): build_features(panel.drop(columns="volume"))
     with pytest.raises(InputError, match="timestamp and symbol"): build_features(panel.reset_index())
     with pytest.raises(InputError, match="once"): build_features(panel, ["momentum_5", "momentum_5"])
@@ -167,25 +326,56 @@ def test_one_bad_price_does_not_spoil_the_rest_of_a_history(planted, bad):
     assert (build_features(spoiled, own).iloc[-6:].notna() | ~last).all().all()
 
 
+# --- a user's own feature ---
+
+@pytest.fixture
+def own():
+    "Registered features of a test, forgotten afterwards"
+    before = set(features)
+    yield feature
+    for name in set(features) - before: del features._members[name], features._facts[name]
+
+
+def test_a_users_feature_is_one_function(own, planted):
+    @own("mine", "close[t]/mean(close, {window}) - 1", window=(7, 9))
+    def stretched(window): "Close against its {window}-bar mean"; return close/mean(close, window) - 1
+    X = build_features(planted, ["mine", "rank(stretched_9)"])
+    assert list(X) == ["stretched_7", "stretched_9", "rank(stretched_9)"] and list_features().loc["stretched_9"].description == "Close against its 9-bar mean"
+    expected = planted["close"]/planted["close"].groupby("symbol").transform(lambda x: x.rolling(7).mean()) - 1
+    pd.testing.assert_series_equal(X["stretched_7"], expected, check_names=False)
+
+
+def test_failing_features_name_themselves_and_the_others_are_built(own, planted):
+    @own("mine", "none")
+    def no_column(): "x"; return close/column("nowhere")
+    @own("mine", "none")
+    def raises(): "x"; raise RuntimeError("no idea")
+    @own("mine", "none")
+    def wrong_shape(): "x"; return ema(windows(lambda values: values[:1], close, 5), 3)
+    @own("mine", "none")
+    def fails_across(): "x"; return close - cross_mean(windows(lambda values: 1/0, close, 5))
+    @own("mine", "none")
+    def a_number(): "x"; return 3.0
+    with pytest.warns(FeatureWarning) as said: X = build_features(planted, ["momentum_5", "mine", "rank(momentum_5)"])
+    assert list(X) == ["momentum_5", "rank(momentum_5)"]
+    text = "\n".join(str(one.message) for one in said)
+    for part in ("no_column.*nowhere", "raises.*no idea", "wrong_shape.*one value per window", "fails_across.*division by zero", "a_number.*expression"): assert pd.Series([text]).str.contains(part, regex=True)[0], part
+    assert set(feature_report(X).index) == {"no_column", "raises", "wrong_shape", "fails_across", "a_number"}
+    with pytest.raises(InputError, match="At least one"): build_features(planted, "mine")
+
+
+# --- the rows ---
+
+def test_catalogue_rows(rough, built):
+    y, names = forward_return(rough), list(built)
+    importances = pd.Series(np.arange(len(names), dtype=float), names)
+    rows = {row["feature_name"]: row for row in feature_catalogue(built, y, importances=importances, references={"momentum_5": {"n": 3}}).rows()}
+    assert set(rows) == set(names) and rows[names[3]]["importance_score"] == 3.0
+    assert rows["momentum_5"]["correlation_with_target"] == pytest.approx(built.momentum_5.corr(y, method="spearman"), abs=1e-12)
+    assert rows["exogenous_change_rate_5"]["parameters"] == {"column": "rate", "window": 5} and rows["SUMN5"]["metadata"]["function_of"]
+    assert rows["momentum_5"]["metadata"]["drift_reference"] == {"n": 3} and rows["rank(momentum_20)"]["feature_type"] == "cross-sectional"
+
+
 def test_a_feature_without_values_is_not_active(planted):
     X = build_features(planted, ["momentum_5"]).assign(momentum_60=np.nan)
     assert [row["is_active"] for row in feature_catalogue(X).rows()] == [True, False]
-
-
-def test_a_failing_feature_names_itself():
-    @features.register("fails", type="per symbol", category="momentum", formula="none", of=None, grid={})
-    def fails(): return close/pl.col("nowhere")
-    try:
-        panel = load_market("planted", n_symbols=3, n_bars=30)
-        with pytest.warns(FeatureWarning, match="fails"): built = build_features(panel, ["momentum_5", "fails"])
-        assert list(built) == ["momentum_5"]
-    finally: del features._members["fails"], features._facts["fails"]
-
-
-def test_catalogue_rows(rough, names):
-    X, y = build_features(rough, names), forward_return(rough)
-    importances = pd.Series(np.arange(len(names), dtype=float), names)
-    rows = {row["feature_name"]: row for row in feature_catalogue(X, y, importances=importances).rows()}
-    assert set(rows) == set(names) and rows[names[3]]["importance_score"] == 3.0
-    assert rows["momentum_5"]["correlation_with_target"] == pytest.approx(X.momentum_5.corr(y, method="spearman"), abs=1e-12)
-    assert rows["exogenous_change_rate_5"]["parameters"] == {"column": "rate", "window": 5}

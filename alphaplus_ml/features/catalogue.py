@@ -18,7 +18,8 @@ from .expressions import Expr, bars_needed, column, nodes_of
 
 # %% auto #0
 __all__ = ['features', 'transforms', 'bar_columns', 'extra_columns', 'feature', 'transform', 'Feature', 'concrete_features',
-           'extra_names', 'find_feature', 'choose_features', 'list_features', 'FeatureCatalogue', 'feature_catalogue']
+           'extra_names', 'find_feature', 'categories', 'choose_features', 'list_features', 'FeatureCatalogue',
+           'feature_catalogue']
 
 # %% ../../nbs/33_features.catalogue.ipynb #be65d386
 features = Registry("feature", package="alphaplus_ml.features.library")
@@ -110,7 +111,7 @@ def extra_names(
     "The columns of a panel beside the bars and their average price"
     return [name for name in panel.columns if name not in (*bar_columns, "vwap")]
 
-# %% ../../nbs/33_features.catalogue.ipynb #b8ef24c3
+# %% ../../nbs/33_features.catalogue.ipynb #1cf4ca1b
 def _arguments(text):
     "The parts of a text between its outer commas"
     parts, depth = [""], 0
@@ -139,27 +140,33 @@ def find_feature(
     """
     if name in known: return known[name]
     call = re.fullmatch(r"\s*(\w+)\s*\((.*)\)\s*", str(name))
-    if not call: raise unknown_name("feature", name, [*known, *dict.fromkeys(one.category for one in known.values())])
+    if not call: raise unknown_name("feature", name, [*known, *categories()])
     if call[1] not in transforms: raise unknown_name("transform", call[1], transforms)
     of, *rest = _arguments(call[2])
     wanted = transforms[call[1]].__code__.co_varnames[1:transforms[call[1]].__code__.co_argcount]
     if len(rest) != len(wanted): raise InputError(f"The transform {call[1]!r} takes a feature and {len(wanted)} more", name, f"Write {call[1]}({', '.join(['feature', *wanted])}).")
     return Feature(call[1], dict(zip(wanted, map(_argument, rest))), find_feature(of, known))
 
-# %% ../../nbs/33_features.catalogue.ipynb #42f3ca9a
+# %% ../../nbs/33_features.catalogue.ipynb #077bb84a
+def categories()->list[str]:
+    "The families of features, in the registry's order"
+    return list(dict.fromkeys([features.facts(name)["category"] for name in features] + ["cross-sectional"]*bool(transforms)))
+
 def choose_features(
     names:str|Iterable[str]|None,   # features, categories, or both; the whole catalogue when None
     extra:Iterable[str]=(),         # the panel's columns beside the bars and vwap
-)->list[Feature]:                   # in the order asked for
+)->tuple[list[Feature], set[str]]:  # in the order asked for, and the names of those that were asked for one by one
     "The features that names stand for"
-    known, chosen = concrete_features(extra), []
-    if names is None: return list(known.values())
+    known, chosen, named = concrete_features(extra), [], set()
+    if names is None: return list(known.values()), named
     for name in [names] if isinstance(names, str) else names:
-        family = [one for one in known.values() if one.category == name]
-        chosen += family or [find_feature(name, known)]
+        if name in categories(): chosen += [one for one in known.values() if one.category == name]
+        else:
+            chosen.append(find_feature(name, known))
+            named.add(chosen[-1].name)
     twice = [one.name for k, one in enumerate(chosen) if one in chosen[:k]]
     if twice: raise InputError("Each feature is asked for once", twice[0])
-    return chosen
+    return chosen, named
 
 # %% ../../nbs/33_features.catalogue.ipynb #5ea79fc9
 def list_features(

@@ -20,10 +20,10 @@ from .words import CrossSection, clock_parts
 from ..market.quality import require_panel
 
 # %% auto #0
-__all__ = ['portion_rows', 'Bars', 'as_bars', 'Plan', 'compared', 'kept_whole', 'Portion', 'Failure', 'PortionRun', 'compute',
-           'compute_all', 'evaluate']
+__all__ = ['prices', 'portion_rows', 'Bars', 'as_bars', 'Plan', 'compared', 'kept_whole', 'Portion', 'Failure', 'PortionRun',
+           'compute', 'compute_all', 'evaluate']
 
-# %% ../../nbs/34_features.compute.ipynb #c13bfb3f
+# %% ../../nbs/34_features.compute.ipynb #5e5c69b5
 @dataclass(frozen=True)
 class Bars:
     "A panel as the engine sees it: symbol after symbol, in time order"
@@ -34,9 +34,11 @@ class Bars:
     order:np.ndarray                # (n,) the rows' positions in the panel
     unknown:dict[str, int]          # how many values of a column are infinite, or prices not above zero
 
+prices = ("open", "high", "low", "close", "vwap")   # columns in which nothing at or below zero is known
+
 def _clean(name, values):
     "A column's values, unknown where they cannot be, and how many those are"
-    bad = np.isinf(values) | (values <= 0 if name in ("open", "high", "low", "close", "vwap") else False)
+    bad = np.isinf(values) | (values <= 0 if name in prices else False)
     return np.where(bad, np.nan, values), int(bad.sum())
 
 def as_bars(
