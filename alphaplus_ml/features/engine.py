@@ -99,7 +99,7 @@ def feature_report(
     "What could not be computed or has no value, and what was taken as unknown"
     return pd.DataFrame(X.attrs.get("feature_report", []), columns=["name", "kind", "problem"]).set_index("name")
 
-# %% ../../nbs/35_features.engine.ipynb #a6191ed2
+# %% ../../nbs/35_features.engine.ipynb #c0ec7586
 def _reported(X, plan, bars, failed, named):
     "A frame with its report; warns of what fails, and of features that were named and have no value"
     if failed and not len(X.columns): raise InputError("At least one feature can be computed", failed, "Ask for other features.")
@@ -108,9 +108,8 @@ def _reported(X, plan, bars, failed, named):
     for name, why in failed.items(): warnings.warn(f"feature {name!r} could not be computed: {why}", FeatureWarning, stacklevel=3)
     for name, kind, why in report:
         if name in named and name in empty: warnings.warn(f"feature {name!r} has no value: {why}", FeatureWarning, stacklevel=3)
-    constant = [name for name in X if name not in named and name not in empty and len(X) > 1 and X[name].min() == X[name].max()]
-    report += [(name, "feature", "the same value at every bar") for name in constant]
-    left_out = [name for name in empty if name not in named] + constant
+    report += [(name, "feature", "the same value at every bar") for name in X if name not in empty and len(X) > 1 and X[name].min() == X[name].max()]
+    left_out = [name for name in empty if name not in named]
     if left_out: X = X.drop(columns=left_out)
     X.attrs.update(feature_report=report, stand_ins=stand_ins)
     return X
@@ -123,8 +122,7 @@ def build_features(
     """A panel's features
 
     Values at t depend on bars up to and including t. A feature that fails or has no value warns with its name and reason, and
-    the others are built. Of the features that were not named one by one, those without a value or with a single one are left out.
-    `feature_report` tells all of it.
+    the others are built. Of the features that were not named one by one, those without a value are left out. `feature_report` tells all of it.
 
     Raises
     ------
