@@ -71,9 +71,8 @@ def test_rank_in_window(drawn, window):
 def test_age_of_highest(drawn, window, newest):
     x, starts = drawn
     age = lambda part: np.argmax(part[::-1]) if newest else window - 1 - np.argmax(part)
-    found = kernels.age_of_highest(x, starts, window, newest)
-    check(found, by_window([x], starts, window, age))
-    check(kernels.value_at_age(x, found, starts), by_window([x], starts, window, np.max))
+    check(kernels.age_of_highest(x, starts, window, newest), by_window([x], starts, window, age))
+    check(kernels.highest_in_window(x, starts, window), by_window([x], starts, window, np.max))
 
 
 @few

@@ -230,8 +230,8 @@ def compute_all(
         for value in {one, *inputs[one]}:
             if not uses[value]: del run.values[value]
 
-# %% ../../nbs/34_features.compute.ipynb #207f0e26
-portion_rows = 1 << 15   # bars, old ones included, that are computed together
+# %% ../../nbs/34_features.compute.ipynb #948f38d0
+portion_rows = 1 << 15   # bars that are computed together, with as many old ones as a node has on average
 
 def _read(plan, bars, codes, stamps):
     "The new bars of columns and of the clock"
@@ -252,7 +252,7 @@ def _compare(one, arrays, when):
     try: return failed[0] if failed else one.function(*[arrays[value] if isinstance(value, Expr) else np.full(len(when.codes), value) for value in one.inputs], when, *one.parameters)
     except Exception as error: return Failure(error)
 
-# %% ../../nbs/34_features.compute.ipynb #f647c1f4
+# %% ../../nbs/34_features.compute.ipynb #5155776b
 def evaluate(
     plan:Plan,
     bars:Bars,       # the new bars
@@ -264,7 +264,7 @@ def evaluate(
     times, codes = np.unique(bars.times, return_inverse=True)
     fresh, when = _read(plan, bars, codes, pd.DatetimeIndex(times, tz="UTC")), CrossSection(codes)
     kept, roots, counts = {one: array.copy() for one, array in old.items()}, set(plan.roots.values()), np.diff(bars.starts)
-    portions = _portions(counts, max((array.shape[1] for array in old.values()), default=0))
+    portions = _portions(counts, sum(plan.past[one] for one in plan.nodes)//len(plan.nodes) if old else 0)
     for stage in plan.stages:
         whole = {one: np.empty(len(codes)) for one in kept_whole(plan, stage) if one not in fresh}
         wanted = {*whole, *(one for one in roots if plan.ready(one) == stage)}

@@ -9,8 +9,8 @@ import numpy as np
 from numba import njit
 
 # %% auto #0
-__all__ = ['compiled', 'block', 'weighted_sum', 'central_sum', 'product_sum', 'rank_in_window', 'age_of_highest', 'value_at_age',
-           'quantile_in_window', 'smooth', 'lagged', 'last_known', 'rank_in_group', 'put']
+__all__ = ['compiled', 'block', 'weighted_sum', 'central_sum', 'product_sum', 'rank_in_window', 'highest_in_window',
+           'age_of_highest', 'quantile_in_window', 'smooth', 'lagged', 'last_known', 'rank_in_group', 'put', 'variety']
 
 # %% ../../nbs/30_features.kernels.ipynb #876158ef
 compiled = njit(cache=True, nogil=True, error_model="numpy")
@@ -108,7 +108,26 @@ def rank_in_window(
                 for k in range(b - a): now[k] += (v[k] < last[k]) + 0.5*(v[k] == last[k]) + 0.0*v[k]
     return out
 
-# %% ../../nbs/30_features.kernels.ipynb #502c91dd
+# %% ../../nbs/30_features.kernels.ipynb #1df33994
+@compiled
+def highest_in_window(
+    x:np.ndarray,       # (n,) float64, symbol after symbol
+    starts:np.ndarray,  # (s + 1,) where each symbol begins, and n
+    window:int,         # bars; the current one is the last
+)->np.ndarray:          # (n,) NaN unless the window is complete
+    "The highest value of each window"
+    out = np.full(len(x), np.nan)
+    for s in range(len(starts) - 1):
+        for a in range(starts[s] + window - 1, starts[s+1], block):
+            b = min(a + block, starts[s+1])
+            now = out[a:b]
+            now[:] = x[a:b]
+            for j in range(1, window):
+                v = x[a-j:b-j]
+                for k in range(b - a): now[k] = v[k] if (v[k] > now[k]) | (v[k] != v[k]) else now[k]
+    return out
+
+# %% ../../nbs/30_features.kernels.ipynb #cf7c680f
 @compiled
 def age_of_highest(
     x:np.ndarray,       # (n,) float64, symbol after symbol
@@ -117,7 +136,9 @@ def age_of_highest(
     newest:bool,        # which of tied values counts: the newest, or the oldest
 )->np.ndarray:          # (n,) bars, 0 to w - 1; NaN unless the window is complete
     "How many bars ago each window's highest value stood"
-    out, held = np.full(len(x), np.nan), np.empty(window, np.int64)   # a ring of candidates, values falling
+    ring = 1
+    while ring < window: ring *= 2      # a power of two, so that places in the ring need no division
+    out, held = np.full(len(x), np.nan), np.empty(ring, np.int64)   # candidates, their values falling
     for s in range(len(starts) - 1):
         front, size, run = 0, 0, 0
         for i in range(starts[s], starts[s+1]):
@@ -126,27 +147,14 @@ def age_of_highest(
                 size = run = 0
                 continue
             run += 1
-            if size and held[front] <= i - window: front, size = (front + 1)%window, size - 1
+            if size and held[front & (ring - 1)] <= i - window: front, size = front + 1, size - 1
             while size:
-                last = x[held[(front + size - 1)%window]]
+                last = x[held[(front + size - 1) & (ring - 1)]]
                 if last > v or (last == v and not newest): break
                 size -= 1
-            held[(front + size)%window] = i
+            held[(front + size) & (ring - 1)] = i
             size += 1
-            if run >= window: out[i] = i - held[front]
-    return out
-
-# %% ../../nbs/30_features.kernels.ipynb #514b3fdd
-@compiled
-def value_at_age(
-    x:np.ndarray,       # (n,) float64, symbol after symbol
-    age:np.ndarray,     # (n,) bars to go back, never across a symbol's first bar
-    starts:np.ndarray,  # (s + 1,) where each symbol begins, and n
-)->np.ndarray:          # (n,) NaN where the age is NaN
-    "The value that stood a number of bars ago"
-    out = np.full(len(x), np.nan)
-    for i in range(len(x)):
-        if age[i] == age[i]: out[i] = x[i - int(age[i])]
+            if run >= window: out[i] = i - held[front & (ring - 1)]
     return out
 
 # %% ../../nbs/30_features.kernels.ipynb #3fc4d023
@@ -265,3 +273,16 @@ def put(
 ):
     "Write values to their rows, NaN where they are too large"
     for i in range(len(values)): out[places[i]] = values[i] if abs(values[i]) <= largest else np.nan
+
+# %% ../../nbs/30_features.kernels.ipynb #533eab8f
+@compiled
+def variety(
+    x:np.ndarray,   # (n,) float64 or float32
+)->int:             # 0 when no value is known, 1 when all known ones are equal, 2 when two differ
+    "How many different values there are, up to two"
+    first = np.nan
+    for value in x:
+        if value != value: continue
+        if first == first and value != first: return 2
+        first = value
+    return int(first == first)

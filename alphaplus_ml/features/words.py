@@ -20,16 +20,16 @@ __all__ = ['returns', 'typical', 'vwap', 'clock_parts', 'weighted', 'lag', 'chan
            'quantile', 'rank', 'smoothed', 'ema', 'wilder', 'known', 'windows', 'CrossSection', 'cross_rank',
            'cross_mean', 'cross_deviation', 'cross_zscore', 'neutral', 'clock']
 
-# %% ../../nbs/32_features.words.ipynb #bea45c59
+# %% ../../nbs/32_features.words.ipynb #64ac2238
 def _bars(value, least=1):
     "A number of bars, checked"
     if isinstance(value, (bool, np.bool)) or not isinstance(value, (int, np.integer)) or value < least:
         raise InputError(f"A look-back is a whole number of bars, at least {least}", value, "A feature reaches back, never forward." if least == 0 else "")
     return int(value)
 
-def _window(function, inputs, window, parameters=(), warm_up=None):
+def _window(function, inputs, window, parameters=()):
     "A node that reads each input's last bars"
-    return node("window", function, inputs, parameters, _bars(window) - 1, warm_up)
+    return node("window", function, inputs, parameters, _bars(window) - 1)
 
 def _weighted(x, starts, weights, centred): return kernels.weighted_sum(x, starts, np.array(weights), centred)
 
@@ -138,7 +138,7 @@ def slope(
     centre = (_bars(window, 2) - 1)/2
     return weighted(x, [(centre - lag)/(window*(window**2 - 1)/12) for lag in range(window)])
 
-# %% ../../nbs/32_features.words.ipynb #06476dbd
+# %% ../../nbs/32_features.words.ipynb #c02d0629
 def bars_since_highest(
     x:Expr,             # one symbol's values
     window:int,         # bars; the current one is the last
@@ -147,14 +147,12 @@ def bars_since_highest(
     "How many bars ago a window's highest value stood"
     return _window(kernels.age_of_highest, (x,), window, (window, newest))
 
-def _value_at(x, age, starts): return kernels.value_at_age(x, age, starts)
-
 def highest(
     x:Expr,      # one symbol's values
     window:int,  # bars; the current one is the last
 )->Expr:         # NaN unless the window is complete
     "The greatest value of a window"
-    return _window(_value_at, (x, bars_since_highest(x, window)), window, warm_up=0)
+    return _window(kernels.highest_in_window, (x,), window, (window,))
 
 def lowest(
     x:Expr,      # one symbol's values
