@@ -1,4 +1,6 @@
 "The contract of every feature, present and future: causal, finite, updated bit for bit, independent of row order, of other symbols and of units; and the engine's answers to bad input."
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -10,7 +12,7 @@ from conftest import real_file
 from alphaplus_ml.core import InputError, LeakageError, UnknownNameError
 from alphaplus_ml.evaluation.leakage import check_causal
 from alphaplus_ml.features.catalogue import concrete_features, feature, feature_catalogue, features, list_features, transforms
-from alphaplus_ml.features.engine import FeatureState, FeatureWarning, build_features, feature_report, update_features
+from alphaplus_ml.features.engine import FeatureState, FeatureWarning, build_features, feature_report, load_state, save_state, update_features
 from alphaplus_ml.features.expressions import close, column, nodes_of
 from alphaplus_ml.features.words import change, cross_mean, ema, mean, windows
 from alphaplus_ml.market.labels import forward_return
@@ -156,6 +158,36 @@ def test_a_new_bar_without_a_column_of_the_bars_before_is_refused(rough):
     state = FeatureState(["exogenous_change_rate_5"])
     update_features(state, rough[times < times[1500]])
     with pytest.raises(InputError, match="rate"): update_features(state, rough[times >= times[1500]].drop(columns="rate"))
+
+
+def test_a_state_is_saved_and_resumed_in_another_process(rough, tmp_path):
+    "Every feature, through a file that holds no code"
+    times = rough.index.get_level_values("timestamp")
+    days = times.unique().sort_values()
+    state = FeatureState(everything)
+    update_features(state, rough[times <= days[250]])
+    path = save_state(state, tmp_path/"state")
+    rest = rough[times > days[250]]
+    rest.to_pickle(tmp_path/"rest.pkl")
+    program = ("import sys, warnings, pandas as pd; warnings.simplefilter('ignore')\n"
+               "from alphaplus_ml.features.engine import load_state, update_features\n"
+               "update_features(load_state(sys.argv[1]), pd.read_pickle(sys.argv[2])).to_pickle(sys.argv[3])")
+    subprocess.run([sys.executable, "-c", program, str(path), str(tmp_path/"rest.pkl"), str(tmp_path/"found.pkl")], check=True)
+    pd.testing.assert_frame_equal(pd.read_pickle(tmp_path/"found.pkl"), update_features(state, rest), check_exact=True)
+
+
+def test_a_state_whose_features_have_changed_is_refused(own, planted, tmp_path):
+    @own("mine", "ema(close, 5)/close[t]")
+    def changing(): "x"; return ema(close, 5)/close
+    state = FeatureState(["changing"])
+    with pytest.raises(InputError, match="has seen bars"): save_state(state, tmp_path/"state")
+    update_features(state, planted)
+    path = save_state(state, tmp_path/"state")
+    @own("mine", "ema(close, 6)/close[t]")
+    def changing(): "x"; return ema(close, 6)/close
+    with pytest.raises(InputError, match="defined as they were"): load_state(path)
+    (tmp_path/"text.npz").write_text("no arrays")
+    with pytest.raises(InputError, match="npz file"): load_state(tmp_path/"text.npz")
 
 
 # --- what all features have in common ---
