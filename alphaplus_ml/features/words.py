@@ -295,9 +295,9 @@ def neutral(
     "What is left of a value when its group's mean is taken out"
     return node("cross", _within, (x, group))
 
-# %% ../../nbs/32_features.words.ipynb #d8cd92a4
+# %% ../../nbs/32_features.words.ipynb #78fae60e
 clock_parts = {
-    "weekday": lambda times: times.dayofweek.to_numpy(float),                       # 0 is Monday
+    "weekday": lambda times: times.day_of_week.to_numpy(float),                       # 0 is Monday
     "day": lambda times: times.day.to_numpy(float) - 1,                             # 0 is the first
     "days_in_month": lambda times: times.days_in_month.to_numpy(float),
     "month": lambda times: times.month.to_numpy(float) - 1,                         # 0 is January
