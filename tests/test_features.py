@@ -64,7 +64,8 @@ def built(rough): return build_features(rough, everything)
 
 def test_the_catalogue_is_large_and_says_what_each_feature_is():
     catalogue = list_features()
-    assert len(catalogue) > 250 and (catalogue.category == "alpha158").sum() == 158 and catalogue.function_of.notna().sum() == 30
+    assert len(catalogue) > 250 and (catalogue.category == "alpha158").sum() == 158
+    assert catalogue.function_of[catalogue.category == "alpha158"].notna().sum() == 30
     assert {"momentum", "trend", "range", "volume", "liquidity", "technical", "volatility", "alpha158", "market", "memory", "calendar", "cross-sectional"} <= set(catalogue.category)
     assert set(list_features(pd.DataFrame(columns=["close", "rate"])).category) - set(catalogue.category) == {"exogenous"}
     texts = catalogue[["description", "formula"]]
