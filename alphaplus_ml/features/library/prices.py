@@ -151,10 +151,10 @@ def clenow_momentum(window:int):  # bars
     "Slope times fit of a line through {window} log prices (Clenow 2015), per bar"
     return trend_slope(window)*trend_r2(window)
 
-# %% ../../../nbs/36_features.library.prices.ipynb #9289a69b
+# %% ../../../nbs/36_features.library.prices.ipynb #9c85c885
 @feature("trend", "2 c ({window} - 1) of the parabola a + b s + c s^2 fitted to log close, s = 1 ... {window}", window=(60,))
 def acceleration(window:int):  # bars, at least 3
-    "Change of slope across {window} bars of a parabola through the log prices (Ardila, Forró and Sornette 2015)"
+    "Change of slope across {window} bars of a parabola through the log prices (Chen, Yu and Wang 2018)"
     bend = (np.arange(window) - (window - 1)/2)**2 - (window**2 - 1)/12   # orthogonal to constants and lines
     return weighted(log(close), bend*2*(window - 1)/(bend**2).sum())
 
