@@ -330,6 +330,13 @@ def test_a_price_that_grows_by_the_same_share():
     assert X.trend_r2_60.iloc[-1] == pytest.approx(1) and (X[["trend_r2_20", "trend_r2_60"]].max() <= 1).all() and X.information_discreteness_120_20.iloc[-1] == -1 and X.time_series_momentum_60.iloc[-1] == pytest.approx(np.sqrt(60)*np.log(1.01)/0.01)
 
 
+def test_rounding_is_no_range_and_no_way():
+    "A price that stands still but for its last bit"
+    price = np.where(np.arange(60)%2, 7.3, np.nextafter(7.3, 8))
+    X = quietly(flat(price, high=np.nextafter(price, 8), low=np.nextafter(price, 0)), ["close_location", "range_expansion_20", "efficiency_ratio_20", "money_flow_20", "trend_t_20"])
+    assert X.drop(columns="money_flow_20").isna().all().all() and (X.money_flow_20.dropna() == 0).all() and len(X.money_flow_20.dropna()) == 41
+
+
 def test_nothing_trades():
     panel = one_symbol(np.random.default_rng(1), 300, "A").assign(volume=0.0)
     X = quietly(panel, own)

@@ -158,11 +158,12 @@ def acceleration(window:int):  # bars, at least 3
     bend = (np.arange(window) - (window - 1)/2)**2 - (window**2 - 1)/12   # orthogonal to constants and lines
     return weighted(log(close), bend*2*(window - 1)/(bend**2).sum())
 
-# %% ../../../nbs/36_features.library.prices.ipynb #9857b4ab
+# %% ../../../nbs/36_features.library.prices.ipynb #b7268438
 @feature("trend", "abs(close[t] - close[t-{window}])/sum(abs(close[t] - close[t-1]), {window})", window=(20,))
 def efficiency_ratio(window:int):  # bars
     "Progress over {window} bars as a share of the way gone, 0 to 1 (Kaufman 1995)"
-    return abs(difference(close, window))/total(abs(difference(close)), window)
+    way = total(abs(difference(close)), window)
+    return abs(difference(close, window))/where(way > 1e-10*close, way)
 
 # %% ../../../nbs/36_features.library.prices.ipynb #a6788588
 @feature("trend", "S/(m V): d = log close[t]/close[t-1], m = {step} ({window} - {step} + 1)(1 - {step}/{window}), V = sd(d, {window})^2, "
@@ -176,7 +177,9 @@ def variance_ratio(
     around = squares(longer, count) + count*(mean(longer, count) - step*mean(one, window))**2
     return around/(step*count*(1 - step/window)*spread(one, window)**2)
 
-# %% ../../../nbs/36_features.library.prices.ipynb #5734ee5c
+# %% ../../../nbs/36_features.library.prices.ipynb #edccea72
+_range = where(high - low > 1e-10*high, high - low, 0.0)   # prices that differ by rounding only have no range
+
 @feature("range", "open[t]/close[t-1] - 1")
 def gap():
     "Return from the previous close to the open"
@@ -190,9 +193,9 @@ def intraday_return():
 @feature("range", "(close - low)/(high - low)")
 def close_location():
     "Place of the close between low (0) and high (1)"
-    return (close - low)/(high - low)
+    return (close - low)/_range
 
-# %% ../../../nbs/36_features.library.prices.ipynb #b19321da
+# %% ../../../nbs/36_features.library.prices.ipynb #5187ba42
 @feature("range", "mean(max(high, close[t-1]) - min(low, close[t-1]), {window})/close[t]", window=(14,))
 def atr(window:int):  # bars
     "Average true range of {window} bars, as a share of the price (Wilder 1978, with a plain mean)"
@@ -201,7 +204,7 @@ def atr(window:int):  # bars
 @feature("range", "(high - low)[t]/mean(high - low, {window})", window=(20,))
 def range_expansion(window:int):  # bars
     "Range of the bar against the {window}-bar average"
-    return (high - low)/mean(high - low, window)
+    return _range/mean(_range, window)
 
 # %% ../../../nbs/36_features.library.prices.ipynb #d3a9ca68
 @feature("range", "close[t]/max(high, {window}) - 1", window=(20, 250))
@@ -255,7 +258,7 @@ def volume_trend(window:int):  # bars
     "Growth per bar of a line through {window} volumes, as a share of their mean"
     return slope(volume, window)/mean(volume, window)
 
-# %% ../../../nbs/36_features.library.prices.ipynb #a2df75c9
+# %% ../../../nbs/36_features.library.prices.ipynb #b2233a63
 @feature("volume", "sum(sign(r) volume, {window})/sum(volume, {window})", window=(20,))
 def on_balance_volume(window:int):  # bars
     "Slope of on-balance volume: rising less falling volume as a share of all, {window} bars (Granville 1963)"
@@ -264,7 +267,7 @@ def on_balance_volume(window:int):  # bars
 @feature("volume", "sum((2 close - high - low)/(high - low) volume, {window})/sum(volume, {window})", window=(20,))
 def money_flow(window:int):  # bars
     "Volume weighted by the place of the close, {window} bars (Chaikin); a bar without range counts as neutral"
-    place = where(high > low, (2*close - high - low)/(high - low), 0*close)
+    place = where(_range > 0, (2*close - high - low)/_range, 0*close)
     return total(place*volume, window)/total(volume, window)
 
 # %% ../../../nbs/36_features.library.prices.ipynb #6183ab35
