@@ -20,8 +20,9 @@ from .core import AlphaplusError, DatabaseError, InputError, MissingPackageError
 # %% auto #0
 __all__ = ['app', 'db', 'Runs', 'late', 'console', 'show_version', 'options', 'main', 'as_text', 'print_frame',
            'complete_template', 'folder_settings', 'report_run', 'cell_progress', 'failure', 'run', 'templates', 'runs',
-           'show', 'read_repairs', 'complete_repair', 'keep_panel', 'refusal', 'check_bars', 'open_store', 'upgrade',
-           'status', 'check', 'pairs', 'summary', 'verify', 'docs']
+           'show', 'read_repairs', 'complete_repair', 'keep_panel', 'refusal', 'check_bars', 'complete_feature',
+           'describe_features', 'show_features', 'open_store', 'upgrade', 'status', 'check', 'pairs', 'summary',
+           'verify', 'docs']
 
 # %% ../nbs/99_cli.ipynb #b38807f8
 app = typer.Typer(name="alphaplus", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -245,6 +246,48 @@ def check_bars(
     except InputError as error: raise refusal(error) from error
     if repairs: print_frame(quality.describe_repairs(sound).set_index("rule"))
     if output: typer.echo(f"Written: {keep_panel(sound, output)}, {len(sound):,} bars")
+
+# %% ../nbs/99_cli.ipynb #b9eda7a3
+def complete_feature(
+    incomplete:str,  # what was typed so far
+)->list[str]:
+    "Categories and features for the shell's completion"
+    catalogue = late("features.catalogue")
+    return [name for name in [*catalogue.categories(), *catalogue.concrete_features()] if name.startswith(incomplete)]
+
+def describe_features(
+    names:list[str],  # features and categories; the categories themselves when empty
+)->None:
+    "Print what the catalogue says of features"
+    import pandas as pd
+    catalogue = late("features.catalogue")
+    if not names:
+        counted = catalogue.list_features().groupby("category", sort=False)
+        return print_frame(pd.DataFrame({"features": counted.size(), "for example": counted.apply(lambda part: part.index[0])}))
+    chosen, _ = catalogue.choose_features(names)
+    print_frame(pd.DataFrame({one.name: one.described() for one in chosen}).T.rename_axis("feature")[["category", "bars", "description"]])
+
+# %% ../nbs/99_cli.ipynb #11573d04
+@app.command("features")
+def show_features(
+    names:Annotated[Optional[list[str]], typer.Argument(help="Features and categories; every category when left out.", show_default=False, autocompletion=complete_feature)]=None,
+    of:Annotated[Optional[str], typer.Option("--of", metavar="SOURCE", help="Compute them for a bundled data set, or a CSV or Parquet file or folder.", show_default=False)]=None,
+    output:Annotated[Optional[Path], typer.Option("--output", help="Write them as a .parquet file.", show_default=False)]=None,
+):
+    "List the features there are, or compute them."
+    if of is None:
+        if output: raise InputError("Features are computed of a source", str(output), "Name it with --of.")
+        return describe_features(names or [])
+    import warnings
+    engine = late("features.engine")
+    panel = late("market.quality").check_panel(late("market.sources").load_market(of))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", engine.FeatureWarning)   # the report says it
+        X = engine.build_features(panel, names or None)
+    report = engine.feature_report(X)
+    typer.echo(f"{X.shape[1]} features of {X.shape[0]:,} bars, {X.notna().to_numpy().mean():.1%} of the values known")
+    if len(report): print_frame(report)
+    if output: typer.echo(f"Written: {keep_panel(X, output)}")
 
 # %% ../nbs/99_cli.ipynb #d5b54c29
 def open_store(

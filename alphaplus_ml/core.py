@@ -113,8 +113,13 @@ def import_modules(
 
 # %% ../nbs/00_core.ipynb #91b9d12e
 def _identity(member):
-    "What makes a re-run cell's new function object the same member"
+    "What a member is called where it was defined"
     return getattr(member, "__qualname__", repr(member))
+
+def _same(one, other):
+    "Whether two members are one: a re-run cell makes a new object under the old name, two modules make two members"
+    modules = {getattr(member, "__module__", None) for member in (one, other)}
+    return _identity(one) == _identity(other) and (len(modules) == 1 or "__main__" in modules)
 
 # %% ../nbs/00_core.ipynb #630070b1
 def _import_family(registry):
@@ -149,8 +154,8 @@ class Registry(Mapping):
         "Add a member under a name; another member under a taken name is refused"
         def add(member):
             taken = self._members.get(name)
-            if taken is not None and _identity(taken) != _identity(member):
-                raise InputError(f"A {self.family}'s name belongs to one member", name, f"{_identity(taken)} has it: choose another name.")
+            if taken is not None and not _same(taken, member):
+                raise InputError(f"A {self.family}'s name belongs to one member", name, f"{_identity(taken)} of {getattr(taken, '__module__', 'another module')} has it: choose another name.")
             self._members[name], self._facts[name] = member, facts
             return member
         return add

@@ -18,8 +18,8 @@ from alphaplus_ml.features.library import prices
 own = {name: one for name, one in concrete_features().items() if features[one.definition].__module__ == prices.__name__}
 old = """momentum_1 momentum_5 momentum_10 momentum_20 momentum_60 momentum_skip_120_20 momentum_skip_250_20 risk_adjusted_momentum_20
 risk_adjusted_momentum_60 momentum_change_20 return_surprise_20 rising_share_20 sma_ratio_10 sma_ratio_50 sma_ratio_200 ema_ratio_12 ema_ratio_26
-trend_t_20 trend_t_60 efficiency_ratio_20 gap intraday_return close_location atr_14 range_expansion_20 distance_to_high_20 distance_to_high_250
-distance_to_low_20 distance_to_low_250 volume_zscore_20 volume_ratio_5_60 on_balance_volume_20 money_flow_20 illiquidity_change_20_120 vwap_ratio_20
+trend_t_20 trend_t_60 efficiency_ratio_20 gap intraday_return close_location range_expansion_20 distance_to_high_20 distance_to_high_250
+distance_to_low_20 distance_to_low_250 volume_zscore_20 volume_ratio_5_60 illiquidity_change_20_120 vwap_ratio_20
 volume_correlation_20""".split()
 
 
@@ -159,8 +159,6 @@ def oracles(bars):
     skip = lambda long, short: back(c, short)/back(c, long) - 1
     q = np.sign(r)*value
     per = lambda name, windows, function: {f"{name}_{w}": function(w) for w in windows}
-    place = np.where(h > l, (2*c - h - l)/np.where(h > l, h - l, 1), 0*c)
-    true_range = np.where(np.isnan(before), np.nan, np.maximum(h, before) - np.minimum(l, before))
     volatility = np.sqrt(exponential(r**2, 60, 1/61))
     ids = {f"information_discreteness_{w}_20": roll(lambda x: (x < 0).mean() - (x > 0).mean(), w - 20, back(r, 20))*np.sign(skip(w, 20)) for w in (120, 250)}
     with np.errstate(divide="ignore"):
@@ -194,7 +192,6 @@ def oracles(bars):
         **{f"variance_ratio_{k}_60": roll(lambda x: lo_mackinlay(x, k), 60, d) for k in (2, 5, 10)},
         "gap": o/before - 1, "intraday_return": c/o - 1,
         "close_location": np.where(h > l, (c - l)/np.where(h > l, h - l, 1), np.nan),
-        "atr_14": roll(np.mean, 14, true_range)/c,
         "range_expansion_20": roll(lambda x: divided(x[-1], x.mean()), 20, h - l),
         **per("distance_to_high", (20, 250), lambda w: c/roll(np.max, w, h) - 1), **per("distance_to_low", (20, 250), lambda w: c/roll(np.min, w, l) - 1),
         **per("drawdown", (60, 250), lambda w: roll(lambda x: x[-1]/x.max() - 1, w, c)), **per("drawdown_length", (60, 250), lambda w: roll(drop_length, w, c)),
@@ -203,8 +200,6 @@ def oracles(bars):
         **{name: np.where(np.isfinite(x), x, np.nan) for name, x in surprise.items()},
         "volume_percentile_50": roll(lambda x: stats.rankdata(x)[-1]/50, 50, v),
         **per("volume_trend", (20, 60), lambda w: roll(lambda x: divided(slope(x), x.mean()), w, v)),
-        "on_balance_volume_20": roll(lambda a, b: divided((np.sign(a)*b).sum(), b.sum()), 20, r, v),
-        "money_flow_20": roll(lambda a, b: divided((a*b).sum(), b.sum()), 20, place, v),
         "vwap_ratio_20": c/roll(lambda p, w: np.average(p, weights=w) if w.sum() else np.nan, 20, (h + l + c)/3, v) - 1,
         "volume_correlation_20": roll(lambda a, b: np.corrcoef(a, b)[0, 1] if moves(a) and moves(b) else np.nan, 20, r, v),
         "illiquidity_change_20_120": log_ratio(i20, i120),
@@ -298,8 +293,8 @@ def test_prices_have_no_unit(rough, built):
 @given(st.integers(0, 10**6), st.sampled_from([0.0, 0.002, 0.02]), st.sampled_from([0.0, 0.01, 0.2]))
 def test_values_stay_where_they_belong(seed, spread, nights):
     names = ["rising_share_20", "trend_r2_20", "efficiency_ratio_20", "close_location", "volume_percentile_50", "zero_return_share_20"]
-    signs = ["on_balance_volume_20", "money_flow_20", "volume_correlation_20", "information_discreteness_120_20"]
-    least = ["variance_ratio_5_60", "drawdown_length_60", "corwin_schultz_spread_20", "abdi_ranaldo_spread_20", "atr_14", "distance_to_low_20", "traded_value_variability_60"]
+    signs = ["volume_correlation_20", "information_discreteness_120_20"]
+    least = ["variance_ratio_5_60", "drawdown_length_60", "corwin_schultz_spread_20", "abdi_ranaldo_spread_20", "distance_to_low_20", "traded_value_variability_60"]
     most = ["distance_to_high_20", "drawdown_60"]
     X = quietly(one_symbol(np.random.default_rng(seed), 160, "A", spread, nights), names + signs + least + most)
     assert not np.isinf(X).any().any() and X.notna().any().all()
@@ -312,8 +307,8 @@ def test_values_stay_where_they_belong(seed, spread, nights):
 def test_a_price_that_never_moves():
     "What is defined there, and nothing else"
     X = quietly(flat(np.full(400, 7.3)), own)
-    zero = [name for name in own if re.match(r"(momentum|intermediate|overnight|intraday|max_return|rising|sma|ema|trend_slope|acceleration|gap|atr|distance|drawdown|information"
-                                             r"|on_balance|money|vwap|volume_trend|corwin|abdi|traded_value_momentum)", name)]
+    zero = [name for name in own if re.match(r"(momentum|intermediate|overnight|intraday|max_return|rising|sma|ema|trend_slope|acceleration|gap|distance|drawdown|information"
+                                             r"|vwap|volume_trend|corwin|abdi|traded_value_momentum)", name)]
     last = X.iloc[-1]
     defined = {**dict.fromkeys(zero, 0.0), "zero_return_share_20": 1.0, "zero_return_share_60": 1.0, "volume_ratio_5_60": 1.0, "volume_surprise_20": 0.0, "volume_surprise_60": 0.0,
                "volume_percentile_50": 0.51}
@@ -333,8 +328,8 @@ def test_a_price_that_grows_by_the_same_share():
 def test_rounding_is_no_range_and_no_way():
     "A price that stands still but for its last bit"
     price = np.where(np.arange(60)%2, 7.3, np.nextafter(7.3, 8))
-    X = quietly(flat(price, high=np.nextafter(price, 8), low=np.nextafter(price, 0)), ["close_location", "range_expansion_20", "efficiency_ratio_20", "money_flow_20", "trend_t_20"])
-    assert X.drop(columns="money_flow_20").isna().all().all() and (X.money_flow_20.dropna() == 0).all() and len(X.money_flow_20.dropna()) == 41
+    X = quietly(flat(price, high=np.nextafter(price, 8), low=np.nextafter(price, 0)), ["close_location", "range_expansion_20", "efficiency_ratio_20", "trend_t_20"])
+    assert X.isna().all().all()
 
 
 def test_nothing_trades():

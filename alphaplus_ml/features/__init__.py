@@ -16,5 +16,8 @@ __getattr__, __dir__ = lazy_names(__name__, {
     "list_features":"alphaplus_ml.features.catalogue", "feature_catalogue":"alphaplus_ml.features.catalogue",
     "build_features":"alphaplus_ml.features.engine", "feature_report":"alphaplus_ml.features.engine",
     "FeatureState":"alphaplus_ml.features.engine", "update_features":"alphaplus_ml.features.engine",
-    "feature_drift":"alphaplus_ml.features.drift", "psi":"alphaplus_ml.features.drift",
+    "save_state":"alphaplus_ml.features.engine", "load_state":"alphaplus_ml.features.engine",
+    "drift_reference":"alphaplus_ml.features.drift", "feature_drift":"alphaplus_ml.features.drift", "psi":"alphaplus_ml.features.drift",
+    "select_features":"alphaplus_ml.features.selection", "FeatureSelectionConfig":"alphaplus_ml.features.selection",
+    "feature_study":"alphaplus_ml.features.study", "FeatureStudyConfig":"alphaplus_ml.features.study",
 })

@@ -19,11 +19,11 @@ __all__ = ['momentum', 'momentum_skip', 'intermediate_momentum', 'risk_adjusted_
            'momentum_change', 'return_surprise', 'rising_share', 'max_return', 'overnight_momentum',
            'intraday_momentum', 'information_discreteness', 'sma_ratio', 'ema_ratio', 'sma_cross', 'trend_slope',
            'trend_r2', 'trend_t', 'clenow_momentum', 'acceleration', 'efficiency_ratio', 'variance_ratio', 'gap',
-           'intraday_return', 'close_location', 'atr', 'range_expansion', 'distance_to_high', 'distance_to_low',
-           'drawdown', 'drawdown_length', 'volume_zscore', 'volume_ratio', 'volume_surprise', 'volume_percentile',
-           'volume_trend', 'on_balance_volume', 'money_flow', 'vwap_ratio', 'volume_correlation', 'illiquidity_change',
-           'illiquidity_zscore', 'roll_spread', 'corwin_schultz_spread', 'abdi_ranaldo_spread', 'kyle_lambda',
-           'zero_return_share', 'turnover_zscore', 'traded_value_momentum', 'traded_value_variability']
+           'intraday_return', 'close_location', 'range_expansion', 'distance_to_high', 'distance_to_low', 'drawdown',
+           'drawdown_length', 'volume_zscore', 'volume_ratio', 'volume_surprise', 'volume_percentile', 'volume_trend',
+           'vwap_ratio', 'volume_correlation', 'illiquidity_change', 'illiquidity_zscore', 'roll_spread',
+           'corwin_schultz_spread', 'abdi_ranaldo_spread', 'kyle_lambda', 'zero_return_share', 'turnover_zscore',
+           'traded_value_momentum', 'traded_value_variability']
 
 # %% ../../../nbs/36_features.library.prices.ipynb #18b14658
 @feature("momentum", "close[t]/close[t-{window}] - 1", window=(1, 5, 10, 20, 60))
@@ -196,11 +196,6 @@ def close_location():
     return (close - low)/_range
 
 # %% ../../../nbs/36_features.library.prices.ipynb #5187ba42
-@feature("range", "mean(max(high, close[t-1]) - min(low, close[t-1]), {window})/close[t]", window=(14,))
-def atr(window:int):  # bars
-    "Average true range of {window} bars, as a share of the price (Wilder 1978, with a plain mean)"
-    return mean(larger(high, lag(close)) - smaller(low, lag(close)), window)/close
-
 @feature("range", "(high - low)[t]/mean(high - low, {window})", window=(20,))
 def range_expansion(window:int):  # bars
     "Range of the bar against the {window}-bar average"
@@ -257,18 +252,6 @@ def volume_percentile(window:int):  # bars
 def volume_trend(window:int):  # bars
     "Growth per bar of a line through {window} volumes, as a share of their mean"
     return slope(volume, window)/mean(volume, window)
-
-# %% ../../../nbs/36_features.library.prices.ipynb #b2233a63
-@feature("volume", "sum(sign(r) volume, {window})/sum(volume, {window})", window=(20,))
-def on_balance_volume(window:int):  # bars
-    "Slope of on-balance volume: rising less falling volume as a share of all, {window} bars (Granville 1963)"
-    return total(sign(returns)*volume, window)/total(volume, window)
-
-@feature("volume", "sum((2 close - high - low)/(high - low) volume, {window})/sum(volume, {window})", window=(20,))
-def money_flow(window:int):  # bars
-    "Volume weighted by the place of the close, {window} bars (Chaikin); a bar without range counts as neutral"
-    place = where(_range > 0, (2*close - high - low)/_range, 0*close)
-    return total(place*volume, window)/total(volume, window)
 
 # %% ../../../nbs/36_features.library.prices.ipynb #6183ab35
 @feature("volume", "close[t] sum(volume, {window})/sum((high + low + close)/3 volume, {window}) - 1", window=(20,))
