@@ -59,7 +59,7 @@ def true_strength(
     "True strength index (Blau 1991), -100 to 100: moves less and regardless of their direction, smoothed twice"
     return 100*_over(ema(ema(_step, slow), fast), ema(ema(abs(_step), slow), fast))
 
-# %% ../../../nbs/37_features.library.technical.ipynb #07b35116
+# %% ../../../nbs/37_features.library.technical.ipynb #283014da
 @feature("technical", "100 (close[t] - min(low, {window}))/(max(high, {window}) - min(low, {window}))", window=(14,))
 def stochastic(window:int):  # bars
     "Stochastic %K (Lane 1984): place of the close in the range of {window} bars, 0 to 100"
@@ -82,10 +82,10 @@ def stochastic_signal(
     "Slow stochastic %D (Lane 1984): mean of {signal} bars of the slow %K, 0 to 100"
     return mean(stochastic_slow(window, smoothing), signal)
 
-@feature("technical", "-100 (max(high, {window}) - close[t])/(max(high, {window}) - min(low, {window}))", function_of="stochastic_{window} - 100", window=(14,))
+@feature("technical", "100 (close[t] - max(high, {window}))/(max(high, {window}) - min(low, {window}))", function_of="stochastic_{window} - 100", window=(14,))
 def williams_r(window:int):  # bars
     "Williams' %R (1973): the close below the highest high, in the range of {window} bars, -100 to 0"
-    return -100*_over(highest(high, window) - close, _width(window))
+    return 100*_over(close - highest(high, window), _width(window))
 
 # %% ../../../nbs/37_features.library.technical.ipynb #ec391f39
 @feature("technical", "(close[t] - L)/(H - L), H and L = max(high, {window}) and min(low, {window}) at t-1", window=(20, 55))
@@ -125,7 +125,7 @@ def aroon_oscillator(window:int):  # bars back at most
     "Aroon up less Aroon down (Chande 1995), -100 to 100"
     return aroon_up(window) - aroon_down(window)
 
-# %% ../../../nbs/37_features.library.technical.ipynb #05716c3c
+# %% ../../../nbs/37_features.library.technical.ipynb #ee8a8937
 @feature("technical", "(close[t] - mean(close, {window}))/sd(close, {window})", window=(20,))
 def bollinger(window:int):  # bars
     "Close in standard deviations (n - 1) from its {window}-bar mean"
@@ -133,7 +133,7 @@ def bollinger(window:int):  # bars
 
 def _band(window, width=2.0): return width*math.sqrt(1 - 1/window)*spread(close, window)
 
-@feature("technical", "(close[t] - B + 2 s)/(4 s), B = mean(close, {window}), s = sd(close, {window}) sqrt(1 - 1/{window})", function_of="1/2 + bollinger_{window}/(4 sqrt(1 - 1/{window}))", window=(20,))
+@feature("technical", "(close[t] - B + 2 s)/(4 s), B = mean(close, {window}), s = sd(close, {window}) sqrt(1 - 1/{window})", function_of="1/2 + bollinger_{window}/(4*sqrt(1 - 1/{window}))", window=(20,))
 def percent_b(window:int):  # bars
     "%B (Bollinger 2001): place of the close between the lower (0) and the upper (1) band of {window} bars"
     return (close - mean(close, window))/(2*_band(window)) + 0.5
