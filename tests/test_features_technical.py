@@ -2,6 +2,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import real_file
 
 from alphaplus_ml.features.catalogue import concrete_features
 from alphaplus_ml.features.engine import build_features
@@ -23,8 +24,10 @@ def ticks(panel):
 def smooth(): return load_market("planted", n_symbols=3, n_bars=900, seed=11)
 
 
-@pytest.fixture(scope="module", params=["smooth", "ticks"])
-def market(request, smooth): return smooth if request.param == "smooth" else ticks(smooth)
+@pytest.fixture(scope="module", params=["smooth", "ticks", "real"])
+def market(request, smooth):
+    if request.param == "real": return load_market(real_file("sp500_5yr_clean.parquet")).loc[(slice(None), ["AAPL", "COST", "GE", "JNJ", "NKE"]), :]
+    return smooth if request.param == "smooth" else ticks(smooth)
 
 
 @pytest.fixture(scope="module")
