@@ -28,8 +28,8 @@ def roughened(panel, seed):
     rng, panel = np.random.default_rng(seed), panel.copy()
     symbol, day = panel.index.get_level_values("symbol"), panel.index.codes[0]
     panel["rate"] = pd.Series(np.round(np.cumsum(rng.standard_normal(day.max() + 1)), 1), panel.index.levels[0])[panel.index.get_level_values(0)].to_numpy()
-    panel.loc[rng.random(len(panel)) < 0.3, "rate"] = np.nan
-    panel.loc[(day > 200) & (day < 208), "rate"] = np.nan
+    panel.loc[rng.random(len(panel)) < 0.2, "rate"] = np.nan
+    panel.loc[(day > 3) & (day < 11), "rate"] = np.nan
     panel.loc[rng.random(len(panel)) < 0.01, "volume"] = 0.0
     panel.loc[symbol == "P00", prices] = 50.0
     panel.loc[(symbol == "P04") & (day == 290), prices] = np.nan
@@ -267,8 +267,15 @@ def test_a_market_that_does_not_move_gives_nothing_to_divide_by():
     moving = 100*np.cumprod(1 + 0.01*rng.standard_normal(200))
     for a, b in ((np.full(200, 7.0), np.full(200, 3.0)), (np.cumprod(np.full(200, 1.01)), np.cumprod(np.full(200, 0.99)))):
         last = quietly(panel_of(np.column_stack([moving, a, b])), market_names).iloc[-3]
-        for name in ("market_beta_60", "market_correlation_120", "downside_beta_60", "up_capture_60", "down_capture_60", "residual_return_60", "coskewness_120"): assert np.isnan(last[name]), name
+        for name in ("market_beta_60", "market_correlation_120", "downside_beta_60", "up_capture_60", "down_capture_60", "residual_return_60", "coskewness_120", "average_correlation_60"): assert np.isnan(last[name]), name
         assert last[market_names].abs().max() < 100
+
+
+def test_a_price_that_grows_evenly_has_no_volatility_to_compare():
+    rng = np.random.default_rng(5)
+    panel = panel_of(np.column_stack([100*np.cumprod(1 + 0.01*rng.standard_normal((60, 4)), axis=0), np.cumprod(np.full(60, 1.01))]))
+    last = build_features(panel, "relative_volatility_20")["relative_volatility_20"].iloc[-5:]
+    assert np.isnan(last.iloc[4]) and last.iloc[:4].abs().max() < 1
 
 
 def test_equal_symbols_are_explained_whole():
