@@ -337,7 +337,7 @@ def test_nothing_trades():
     X = quietly(panel, own)
     needs_trades = [name for name, one in own.items() if one.category == "volume" and name != "volume_percentile_50" or re.match("illiq|kyle|turnover|traded", name)]
     assert X[needs_trades].isna().all().all() and X.drop(columns=needs_trades).notna().any().all()
-    assert set(feature_report(X).index) == set(needs_trades)
+    assert set(feature_report(X).index) - {"volume_percentile_50"} == set(needs_trades)   # that one is the same at every bar
 
 
 @pytest.mark.parametrize("bars", [1, 2, 19])
