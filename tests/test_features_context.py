@@ -245,6 +245,15 @@ def test_the_average_correlation_is_that_of_the_pairs(whole):
     np.testing.assert_allclose(quietly(whole, "average_correlation_60").iloc[-5:, 0], expected, rtol=1e-10)
 
 
+def test_windows_of_different_times_make_no_correlation_above_one():
+    "The first symbol's last 20 bars are old and wild, the others' are calm"
+    rng = np.random.default_rng(6)
+    moves = np.where(np.arange(300) < 200, 0.05, 0.001)[:, None]*rng.standard_normal((300, 1))
+    panel = panel_of(100*np.cumprod(1 + np.repeat(moves, 4, axis=1), axis=0))
+    sparse = panel[(panel.index.codes[1] > 0) | (panel.index.codes[0] < 200) | (panel.index.codes[0] == 299)]
+    assert (build_features(sparse, "average_correlation_20")["average_correlation_20"].iloc[-4:] == 1).all()
+
+
 def test_a_fractional_difference_is_the_published_one_less_its_level(whole):
     log_price = np.log(whole["close"])
     plain = fracdiff(log_price, 0.4, 1e-3)
@@ -273,7 +282,7 @@ def test_a_market_that_does_not_move_gives_nothing_to_divide_by():
 
 def test_a_price_that_grows_evenly_has_no_volatility_to_compare():
     rng = np.random.default_rng(5)
-    panel = panel_of(np.column_stack([100*np.cumprod(1 + 0.01*rng.standard_normal((60, 4)), axis=0), np.cumprod(np.full(60, 1.01))]))
+    panel = panel_of(np.column_stack([100*np.cumprod(1 + 0.01*rng.standard_normal((60, 4)), axis=0), 7.3*np.exp(0.0137*np.arange(60))]))
     last = build_features(panel, "relative_volatility_20")["relative_volatility_20"].iloc[-5:]
     assert np.isnan(last.iloc[4]) and last.iloc[:4].abs().max() < 1
 
