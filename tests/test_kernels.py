@@ -79,7 +79,8 @@ def test_age_of_highest(drawn, window, newest):
 @given(segments(), st.integers(1, 13), st.floats(0, 1))
 def test_quantile_in_window(drawn, window, share):
     x, starts = drawn
-    check(kernels.quantile_in_window(x, starts, window, share), by_window([x], starts, window, lambda part: np.quantile(part, share)))
+    for found, part in zip(kernels.quantiles_in_window(x, starts, window, share).T, (share, 1 - share)):
+        check(found, by_window([x], starts, window, lambda values: np.quantile(values, part)))
 
 
 @few
@@ -172,6 +173,8 @@ expressions = {
     "highest": (words.highest(high, 20), lambda c, h, v: rolling(h, 20, "max")),
     "lowest": (words.lowest(close, 20), lambda c, h, v: rolling(c, 20, "min")),
     "quantile": (words.quantile(close, 20, 0.8), lambda c, h, v: rolling(c, 20, "quantile", 0.8)),
+    "low quantile": (words.quantile(close, 20, 0.1), lambda c, h, v: rolling(c, 20, "quantile", 0.1)),
+    "median": (words.quantile(close, 21, 0.5), lambda c, h, v: rolling(c, 21, "median")),
     "rank": (words.rank(close, 20), lambda c, h, v: c.groupby("symbol", group_keys=False).transform(lambda s: s.rolling(20).rank(pct=True))),
     "lag": (words.lag(close, 3), lambda c, h, v: c.groupby("symbol").shift(3)),
     "change": (words.change(close, 3), lambda c, h, v: c.groupby("symbol").pct_change(3)),
@@ -218,6 +221,6 @@ def test_equal_descriptions_are_one_object():
 @pytest.mark.parametrize("wrong, words_of_error", [
     (lambda: words.lag(close, -1), "never forward"), (lambda: words.mean(close, 0), "whole number"), (lambda: words.mean(close, True), "whole number"),
     (lambda: words.highest(close, 2.0), "whole number"), (lambda: close + "a", "expressions and numbers"), (lambda: bool(close > 1), "truth value"),
-    (lambda: words.clock("wekday"), "weekday"), (lambda: element(np.tanh, None), "expressions and numbers"), (lambda: words.slope(close, 1), "at least 2")])
+    (lambda: words.clock("wekday"), "weekday"), (lambda: element(np.tanh, None), "expressions and numbers"), (lambda: words.slope(close, 1), "at least 2"), (lambda: words.quantile(close, 5, 1.2), "between 0 and 1")])
 def test_words_refuse_what_makes_no_sense(wrong, words_of_error):
     with pytest.raises(InputError, match=words_of_error): wrong()

@@ -70,7 +70,7 @@ def node(
     if found is None: found = _known[key] = Expr(kind, function, inputs, parameters, history, history if warm_up is None else warm_up)
     return found
 
-# %% ../../nbs/31_features.expressions.ipynb #1bc1ff9c
+# %% ../../nbs/31_features.expressions.ipynb #4567ebb5
 def _where(condition, a, b): return np.where(np.isnan(condition), np.nan, np.where(condition != 0, a, b))
 def _same(a, b): return np.where(np.isnan(a) | np.isnan(b), np.nan, a == b)
 _stay_finite = {np.add, np.subtract, np.multiply, np.negative, np.abs, np.sign, np.maximum, np.minimum, _where, _same}
@@ -79,7 +79,8 @@ def finite(
     values:np.ndarray,   # numbers
 )->np.ndarray:           # the same where they are finite, else NaN
     "Numbers without infinities"
-    return np.where(np.isfinite(values), values, np.nan)
+    infinite = np.isinf(values)
+    return np.where(infinite, np.nan, values) if infinite.any() else values   # nearly always there is none
 
 def evaluate_element(
     function:Callable,    # of arrays

@@ -10,7 +10,7 @@ from numba import njit
 
 # %% auto #0
 __all__ = ['compiled', 'block', 'weighted_sum', 'central_sum', 'product_sum', 'rank_in_window', 'highest_in_window',
-           'age_of_highest', 'quantile_in_window', 'smooth', 'lagged', 'last_known', 'rank_in_group', 'put', 'variety']
+           'age_of_highest', 'quantiles_in_window', 'smooth', 'lagged', 'last_known', 'rank_in_group', 'put', 'variety']
 
 # %% ../../nbs/30_features.kernels.ipynb #876158ef
 compiled = njit(cache=True, nogil=True, error_model="numpy")
@@ -42,7 +42,7 @@ def weighted_sum(
                 for k in range(b - a): now[k] += weights[j]*(v[k] - base[k])
     return out
 
-# %% ../../nbs/30_features.kernels.ipynb #cce3839b
+# %% ../../nbs/30_features.kernels.ipynb #1d95db58
 @compiled
 def _power(d, power):
     "An absolute value, square, cube or fourth power"
@@ -63,12 +63,17 @@ def central_sum(
             b = min(a + block, starts[s+1])
             now, centre = out[a:b], mean[a:b]
             now[:] = 0.0
-            for j in range(window):
+            for j in range(0, window - 3, 4):
+                v = x[a-j-3:b-j]
+                for k in range(b - a):
+                    c = centre[k]
+                    now[k] += _power(v[k+3] - c, power) + _power(v[k+2] - c, power) + _power(v[k+1] - c, power) + _power(v[k] - c, power)
+            for j in range(window - window%4, window):
                 v = x[a-j:b-j]
                 for k in range(b - a): now[k] += _power(v[k] - centre[k], power)
     return out
 
-# %% ../../nbs/30_features.kernels.ipynb #63341915
+# %% ../../nbs/30_features.kernels.ipynb #426f3856
 @compiled
 def product_sum(
     x:np.ndarray,       # (n,) float64, symbol after symbol
@@ -84,7 +89,12 @@ def product_sum(
             b = min(a + block, starts[s+1])
             now, centre_x, centre_y = out[a:b], mean_x[a:b], mean_y[a:b]
             now[:] = 0.0
-            for j in range(window):
+            for j in range(0, window - 3, 4):
+                v, u = x[a-j-3:b-j], y[a-j-3:b-j]
+                for k in range(b - a):
+                    c, d = centre_x[k], centre_y[k]
+                    now[k] += (v[k+3] - c)*(u[k+3] - d) + (v[k+2] - c)*(u[k+2] - d) + (v[k+1] - c)*(u[k+1] - d) + (v[k] - c)*(u[k] - d)
+            for j in range(window - window%4, window):
                 v, u = x[a-j:b-j], y[a-j:b-j]
                 for k in range(b - a): now[k] += (v[k] - centre_x[k])*(u[k] - centre_y[k])
     return out
@@ -157,7 +167,7 @@ def age_of_highest(
             if run >= window: out[i] = i - held[front & (ring - 1)]
     return out
 
-# %% ../../nbs/30_features.kernels.ipynb #3fc4d023
+# %% ../../nbs/30_features.kernels.ipynb #11d9c61e
 @compiled
 def _place(held, k, size, v):
     "Put a value into a sorted row whose place k is free"
@@ -170,16 +180,21 @@ def _place(held, k, size, v):
     held[k] = v
 
 @compiled
-def quantile_in_window(
+def _read_quantile(held, place):
+    "The value at a place of a sorted row, interpolated"
+    low = int(place)
+    high = min(low + 1, len(held) - 1)
+    return held[low] + (place - low)*(held[high] - held[low])
+
+@compiled
+def quantiles_in_window(
     x:np.ndarray,       # (n,) float64, symbol after symbol
     starts:np.ndarray,  # (s + 1,) where each symbol begins, and n
     window:int,         # bars; the current one is the last
     share:float,        # 0.5 is the median
-)->np.ndarray:          # (n,) NaN unless the window is complete
-    "A quantile of each window, interpolated linearly"
-    out, held, place = np.full(len(x), np.nan), np.empty(window), share*(window - 1)
-    low = int(place)
-    high, part = min(low + 1, window - 1), place - low
+)->np.ndarray:          # (n, 2) the quantiles of share and of 1 - share; NaN unless the window is complete
+    "Two quantiles of each window, interpolated linearly"
+    out, held = np.full((len(x), 2), np.nan), np.empty(window)
     for s in range(len(starts) - 1):
         size = 0
         for i in range(starts[s], starts[s+1]):
@@ -188,7 +203,9 @@ def quantile_in_window(
                 _place(held, size, size + 1, x[i])
                 size += 1
             else: _place(held, np.searchsorted(held, x[i-window]), window, x[i])
-            if size == window: out[i] = held[low] + part*(held[high] - held[low])
+            if size == window:
+                out[i, 0] = _read_quantile(held, share*(window - 1))
+                out[i, 1] = _read_quantile(held, (1 - share)*(window - 1))
     return out
 
 # %% ../../nbs/30_features.kernels.ipynb #c918f38c

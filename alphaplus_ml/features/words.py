@@ -138,7 +138,7 @@ def slope(
     centre = (_bars(window, 2) - 1)/2
     return weighted(x, [(centre - lag)/(window*(window**2 - 1)/12) for lag in range(window)])
 
-# %% ../../nbs/32_features.words.ipynb #c02d0629
+# %% ../../nbs/32_features.words.ipynb #84aca52a
 def bars_since_highest(
     x:Expr,             # one symbol's values
     window:int,         # bars; the current one is the last
@@ -161,13 +161,18 @@ def lowest(
     "The least value of a window"
     return -highest(-x, window)
 
+def _lower(both): return both[:, 0]
+def _upper(both): return both[:, 1]
+
 def quantile(
     x:Expr,       # one symbol's values
     window:int,   # bars; the current one is the last
     share:float,  # 0.5 is the median
 )->Expr:          # interpolated linearly; NaN unless the window is complete
     "A quantile of a window"
-    return _window(kernels.quantile_in_window, (x,), window, (window, float(share)))
+    if not 0 <= share <= 1: raise InputError("A quantile's share lies between 0 and 1", share)
+    both = _window(kernels.quantiles_in_window, (x,), window, (window, min(float(share), round(1 - share, 12))))
+    return element(_lower if share <= 0.5 else _upper, both)
 
 def rank(
     x:Expr,      # one symbol's values
