@@ -77,7 +77,7 @@ def _frame(values, plan, index, failed):
     if len(names) < len(values): values = values[[k for k, name in enumerate(plan.roots) if name not in failed]]
     return pd.DataFrame(values.T, index=index, columns=names, copy=False)
 
-# %% ../../nbs/35_features.engine.ipynb #dd4f19c9
+# %% ../../nbs/35_features.engine.ipynb #afeb64eb
 def _stand_ins(plan):
     "By absent column: what stands in for it, and in which features"
     found = {}
@@ -91,12 +91,13 @@ def _stand_ins(plan):
 def _counted(count, word): return f"{count} {word}{'' if count == 1 else 's'}"
 
 def _report(X, plan, bars, failed):
-    "Rows of the report: name, kind, problem"
-    found = {name: variety(X[name].to_numpy()) for name in X}
-    rows = [(name, "feature", why) for name, why in failed.items()] + [(name, "feature", _why_empty(plan.roots[name], bars)) for name in X if found[name] == 0]
+    "Rows of the report, and why features without a value have none"
+    found = {name: variety(values) for name, values in zip(X, X.to_numpy().T)}
+    empty = {name: _why_empty(plan.roots[name], bars) for name in X if found[name] == 0}
+    rows = [(name, "feature", why) for name, why in {**failed, **empty}.items()]
     rows += [(name, "feature", "the same value at every bar") for name in X if found[name] == 1 and len(X) > 1]
     rows += [(name, "column", f"{_counted(count, 'value')} {'infinite or not above zero' if name in prices else 'infinite'}: taken as unknown") for name, count in bars.unknown.items()]
-    return rows + [(name, "column", f"not in the panel; {how} stands in for it in {_counted(len(users), 'feature')}") for name, (how, users) in _stand_ins(plan).items()]
+    return rows + [(name, "column", f"not in the panel; {how} stands in for it in {_counted(len(users), 'feature')}") for name, (how, users) in _stand_ins(plan).items()], empty
 
 def feature_report(
     X:pd.DataFrame,   # from build_features or update_features
@@ -104,18 +105,17 @@ def feature_report(
     "What could not be computed or has no value, and what was taken as unknown"
     return pd.DataFrame(X.attrs.get("feature_report", []), columns=["name", "kind", "problem"]).set_index("name")
 
-# %% ../../nbs/35_features.engine.ipynb #91c05493
+# %% ../../nbs/35_features.engine.ipynb #1ac25a99
 def _reported(X, plan, bars, failed, named):
     "A frame with its report; warns of what fails, and of features that were named and have no value"
     if failed and not len(X.columns): raise InputError("At least one feature can be computed", failed, "Ask for other features.")
-    report, stand_ins = _report(X, plan, bars, failed), _stand_ins(plan)
-    empty = {name: why for name, kind, why in report if kind == "feature" and name not in failed and variety(X[name].to_numpy()) == 0}
+    report, empty = _report(X, plan, bars, failed)
     for name, why in failed.items(): warnings.warn(f"feature {name!r} could not be computed: {why}", FeatureWarning, stacklevel=3)
     for name, why in empty.items():
         if name in named: warnings.warn(f"feature {name!r} has no value: {why}", FeatureWarning, stacklevel=3)
     left_out = [name for name in empty if name not in named]
     if left_out: X = X.drop(columns=left_out)
-    X.attrs.update(feature_report=report, stand_ins=stand_ins)
+    X.attrs.update(feature_report=report, stand_ins=_stand_ins(plan))
     return X
 
 def build_features(
@@ -170,7 +170,7 @@ def _begun(state, panel, bars):
     plan, _, failed = _plan(state.names, panel, bars)
     return plan, {one: np.empty((0, plan.past[one])) for one in plan.remembered}, {one: np.empty((0, 2)) for one in plan.nodes if one.kind == "memory"}, failed
 
-# %% ../../nbs/35_features.engine.ipynb #33675f21
+# %% ../../nbs/35_features.engine.ipynb #2f09a13e
 def update_features(
     state:FeatureState,                   # what the features remember; moved on
     new_bars:pd.DataFrame|pl.DataFrame,   # bars after all that the state has seen; of any number of timestamps and symbols
@@ -199,7 +199,7 @@ def update_features(
     if state.plan is None: state.plan, state.columns = plan, list(bars.columns)
     state.symbols, state.old, state.memory = everyone, old, memory
     state.last = bars.times.max() if len(bars.times) else state.last
-    X.attrs.update(feature_report=_report(X, plan, bars, failed), stand_ins=_stand_ins(plan))
+    X.attrs.update(feature_report=_report(X, plan, bars, failed)[0], stand_ins=_stand_ins(plan))
     return X
 
 # %% ../../nbs/35_features.engine.ipynb #a1e79c40
