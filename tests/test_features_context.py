@@ -17,7 +17,7 @@ categories = ("market", "memory", "calendar", "exogenous")
 category_of = {name: one.category for name, one in concrete_features(["rate"]).items() if one.of is None and one.category in categories}
 mine, market_names = list(category_of), [name for name, category in category_of.items() if category == "market"]
 prices = ["open", "high", "low", "close"]
-pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.filterwarnings("ignore:DatetimeIndex.dayofweek")]
+pytestmark = pytest.mark.filterwarnings("error")
 
 
 def index_of(times, symbols): return pd.MultiIndex.from_product([times, symbols], names=["timestamp", "symbol"])
