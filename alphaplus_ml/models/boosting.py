@@ -5,6 +5,7 @@
 # %% ../../nbs/42_models.boosting.ipynb #d8850487
 from __future__ import annotations
 
+import re
 from functools import cache
 
 from ..core import need
@@ -14,10 +15,16 @@ from .base import CheckedInputs, models
 __all__ = ['lightgbm']
 
 # %% ../../nbs/42_models.boosting.ipynb #1ceac7e5
+def _lightgbm_names(X):
+    "A frame's column names without the characters that LightGBM refuses; anything but a frame is left to the checks"
+    return [re.sub(r'[,:"\[\]{}]', ";", str(name)) for name in getattr(X, "columns", [])] or "auto"
+
 @cache
 def _lightgbm_class():
     "LightGBM's regressor with checked inputs, made once"
-    class LightGBM(CheckedInputs, need("lightgbm").LGBMRegressor): "LightGBM's regressor that checks its inputs"
+    class LightGBM(CheckedInputs, need("lightgbm").LGBMRegressor):
+        "LightGBM's regressor that checks its inputs"
+        def fit(self, X, y, **options): return super().fit(X, y, **{"feature_name": _lightgbm_names(X), **options})
     LightGBM.__qualname__ = "LightGBM"
     return LightGBM
 
