@@ -25,7 +25,7 @@ from ..evaluation.timeline import Timeline, timeline
 from ..models.base import check_alignment, check_features, models
 
 # %% auto #0
-__all__ = ['selectors', 'Training', 'rows_of', 'bounded', 'planted_features', 'inner_folds', 'moves', 'selector', 'above',
+__all__ = ['selectors', 'Training', 'rows_of', 'bounded', 'planted_features', 'inner_folds', 'moves', 'selector',
            'mutual_information', 'FeatureSelector', 'selection_stability']
 
 # %% ../../nbs/69_features.selectors.ipynb #baf8220c
@@ -127,7 +127,7 @@ def moves(
     donor, nth = grid[giving, data.symbol], np.arange(len(at)) - first[at]
     return np.where(donor >= 0, donor, first[giving] + nth%count[giving])
 
-# %% ../../nbs/69_features.selectors.ipynb #0d24875e
+# %% ../../nbs/69_features.selectors.ipynb #0651c09a
 selectors = Registry("selector", package="alphaplus_ml.features")
 
 def selector(
@@ -138,12 +138,6 @@ def selector(
 )->Callable:              # a decorator for a function from a Training to (f scores, threshold)
     "Register a selector"
     return selectors.register(name, score=score, rule=rule, rows=rows)
-
-def above(
-    value:float,
-)->float:
-    "The least number above a value"
-    return float(np.nextafter(value, np.inf))
 
 # %% ../../nbs/69_features.selectors.ipynb #d714b85f
 def _bins(values, n_bins):
@@ -158,7 +152,7 @@ def _shared(a, b):
     table = np.bincount(a[known]*(b.max() + 1) + b[known], minlength=(a.max() + 1)*(b.max() + 1))
     return mutual_info_score(None, None, contingency=table.reshape(a.max() + 1, -1))
 
-# %% ../../nbs/69_features.selectors.ipynb #5410c969
+# %% ../../nbs/69_features.selectors.ipynb #00e5758f
 def _beside(one, others):
     "Distances from the mean of others in their standard deviations; zero where they do not vary"
     spread = others.std(axis=0, ddof=1)
@@ -181,7 +175,7 @@ def mutual_information(
     columns = [_bins(data.X[name].to_numpy(float), n_bins) for name in data.X]
     shared = np.array([[_shared(column, one) for column in columns] for one in labels])
     scores = np.array([_beside(one, np.delete(shared, place, axis=0)) for place, one in enumerate(shared)])
-    return scores[0], above(max(scores[1:].max(), 0))
+    return scores[0], max(scores[1:].max(), 0)
 
 # %% ../../nbs/69_features.selectors.ipynb #b2218cd3
 def _in_order(X, y, **settings)->tuple[Training, dict]:
@@ -206,14 +200,13 @@ def _scores(data:Training, method:str)->tuple[np.ndarray, float]:
     if scores.shape != (data.X.shape[1],): raise RunError(f"The selector {method!r} gave scores of shape {scores.shape} for {data.X.shape[1]} features")
     return scores, float(threshold)
 
-# %% ../../nbs/69_features.selectors.ipynb #fc995e13
+# %% ../../nbs/69_features.selectors.ipynb #6464e7d7
 def _chosen(scores, threshold, n_features):
     "Which of the scored features are kept, and the score from which"
-    if n_features is None: return scores >= threshold, threshold
-    order = np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")[:n_features]
-    kept = np.zeros(len(scores), bool)
-    kept[order] = scores[order] > 0
-    return kept, float(scores[kept].min()) if kept.any() else above(0)
+    if n_features is None: return (scores >= threshold) & (scores > 0), threshold
+    kept, best = scores > 0, np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")
+    kept[best[n_features:]] = False
+    return kept, float(scores[kept].min()) if kept.any() else 0.0
 
 # %% ../../nbs/69_features.selectors.ipynb #5a909412
 class FeatureSelector(SelectorMixin, BaseEstimator):
