@@ -136,15 +136,13 @@ def _impact(looks, metric, horizon)->dict:
     found = mean_inference(pd.concat([look.series for look in looks]), horizon)
     return told | dict(difference=found.mean, lower=found.lower, upper=found.upper, p_value=found.p_value, n=found.n)
 
-# %% ../../nbs/75_features.selection.ipynb #c502ee1e
+# %% ../../nbs/75_features.selection.ipynb #23ecfc90
 def _verdict(method, metric, kept, total, line)->str:
     "What a method's choice is worth, in a sentence or two"
     head = f"{method} keeps {kept} of {total} features"
-    if not np.isfinite(line["p_value"]):
-        same = line["difference"] == 0
-        return f"{head}: {'the model is the same' if same else 'whether that costs accuracy cannot be told, for too few test timestamps have a value with and without it'}."
-    numbers = (f"{metric} {line['with']:.4f} with the selection, {line['without']:.4f} with all features, gain {line['difference']:+.4f} "
-               f"(95 % interval {line['lower']:+.4f} to {line['upper']:+.4f}, p = {line['p_value']:.2g})")
+    if line["n_empty"] == line["n_folds"]: return f"{head}, and none in any fold: without features there is no forecast to compare."
+    if not np.isfinite(line["p_value"]): return f"{head}: {'the forecasts are the same' if line['difference'] == 0 else 'too few timestamps or folds tell whether that costs accuracy'}."
+    numbers = f"{metric} {line['with']:.4f} with the selection, {line['without']:.4f} with all features, gain {line['difference']:+.4f} (95 % interval {line['lower']:+.4f} to {line['upper']:+.4f}, p = {line['p_value']:.2g})"
     better, worse = "fewer features do not cost accuracy at 5 %, they add to it", "worse, fewer features cost accuracy at 5 %"
     said = "not distinguishable from all features at 5 %" if line["p_value"] > 0.05 else better if line["difference"] > 0 else worse
     empty = f" In {line['n_empty']} of {line['n_folds']} folds nothing was kept; these do not count." if line["n_empty"] else ""
@@ -189,10 +187,10 @@ class FeatureSelectionResult:
         "What each method gained or lost, with its interval"
         return _plot_impact(self)
 
-# %% ../../nbs/75_features.selection.ipynb #04febbb7
+# %% ../../nbs/75_features.selection.ipynb #17ff55ad
 def _row(result:FeatureSelectionResult, method:str)->dict:
     "One method's row"
-    line, threshold = result.impact.loc[method], result.thresholds[method]
+    line, threshold = result.impact.loc[[method]].to_dict("records")[0], result.thresholds[method]
     impact = {"metric": result.metric, **line, "folds": result.folds.loc[method].to_dict("list")}
     facts = {"verdict": result.verdicts[method], "stability": result.stability.loc[method], "frequency": result.frequency[method], "left_out": result.left_out,
              "score": selectors.facts(method).get("score"), "rule": selectors.facts(method).get("rule"), "config": result.config}
