@@ -117,7 +117,7 @@ def permutation(
     scores = np.mean([_lost(model, check) for model, check in _fitted(data, data.model_name)], axis=0)
     return scores, max(-scores.min(), 0.0)
 
-# %% ../../nbs/74_features.selection_methods.ipynb #9ae259ed
+# %% ../../nbs/74_features.selection_methods.ipynb #fab6bc80
 @selector("recursive_elimination", score="share of the elimination that the feature survived", rule="the size that predicts best in the inner folds")
 def recursive_elimination(
     data:Training,
@@ -129,6 +129,7 @@ def recursive_elimination(
     Guyon, Weston, Barnhill, Vapnik (2002), Gene Selection for Cancer Classification using Support Vector Machines, Machine Learning 46
     """
     X, y = data.X.to_numpy(float), _unit(data)[0]
+    if X.shape[1] == 1: return np.ones(1), 1.0   # nothing to eliminate
     how = dict(estimator=clone(_best(data, Ridge(), ridge_penalties)), step=max(round(X.shape[1]/10), 1), importance_getter="named_steps.model.coef_")
     size = RFECV(**how, cv=inner_folds(data), scoring="neg_mean_squared_error").fit(X, y).n_features_
     order = RFE(**how, n_features_to_select=1).fit(X, y).ranking_

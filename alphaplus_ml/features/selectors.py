@@ -139,10 +139,10 @@ def selector(
     "Register a selector"
     return selectors.register(name, score=score, rule=rule, rows=rows)
 
-# %% ../../nbs/69_features.selectors.ipynb #d714b85f
-def _bins(values, n_bins):
-    "Bins of about equal count, -1 for a gap"
-    cuts = np.unique(np.nanquantile(values, np.linspace(0, 1, n_bins + 1)[1:-1]))
+# %% ../../nbs/69_features.selectors.ipynb #b7eda25c
+def _fifths(values):
+    "Five bins of about equal count, -1 for a gap"
+    cuts = np.unique(np.nanquantile(values, [0.2, 0.4, 0.6, 0.8]))
     return np.where(np.isnan(values), -1, np.searchsorted(cuts, values, side="right"))
 
 def _shared(a, b):
@@ -152,7 +152,7 @@ def _shared(a, b):
     table = np.bincount(a[known]*(b.max() + 1) + b[known], minlength=(a.max() + 1)*(b.max() + 1))
     return mutual_info_score(None, None, contingency=table.reshape(a.max() + 1, -1))
 
-# %% ../../nbs/69_features.selectors.ipynb #00e5758f
+# %% ../../nbs/69_features.selectors.ipynb #e3f21905
 def _beside(one, others):
     "Distances from the mean of others in their standard deviations; zero where they do not vary"
     spread = others.std(axis=0, ddof=1)
@@ -169,30 +169,29 @@ def mutual_information(
     ----------
     Westfall, Young (1993), Resampling-Based Multiple Testing, Wiley (the largest of all moved scores as the threshold)
     """
-    n_bins = int(np.clip(len(data.X)**(1/3), 2, 10))
-    label = _bins((data.y.groupby(data.line.at).rank(pct=True) if data.cross_section else data.y).to_numpy(float), n_bins)
+    label = _fifths((data.y.groupby(data.line.at).rank(pct=True) if data.cross_section else data.y).to_numpy(float))
     labels = [label] + [label[rows] for rows in moves(data, round(1/data.level) - 1, "labels")]
-    columns = [_bins(data.X[name].to_numpy(float), n_bins) for name in data.X]
+    columns = [_fifths(data.X[name].to_numpy(float)) for name in data.X]
     shared = np.array([[_shared(column, one) for column in columns] for one in labels])
     scores = np.array([_beside(one, np.delete(shared, place, axis=0)) for place, one in enumerate(shared)])
     return scores[0], max(scores[1:].max(), 0)
 
-# %% ../../nbs/69_features.selectors.ipynb #b2218cd3
+# %% ../../nbs/69_features.selectors.ipynb #6f07cdb6
 def _in_order(X, y, **settings)->tuple[Training, dict]:
     "Training rows in time order with the columns that can be scored, and why the others cannot"
-    counts = X.nunique()
+    line, counts = timeline(X), X.nunique()
     why = {name: "no value" if counts[name] == 0 else "a single value" for name in X if counts[name] < 2}
-    line = timeline(X)
+    why |= {name: "values at fewer than 10 timestamps" for name in X if name not in why and len(np.unique(line.at[X[name].notna()])) < 10}
     if len(line.times) < 10: raise InputError("A selection learns from at least 10 timestamps with a known label", len(line.times), "Use more bars, fewer folds or a smaller holdout.")
     symbol = X.index.get_level_values(1) if isinstance(X.index, pd.MultiIndex) else np.zeros(len(X))
     order = np.lexsort((pd.factorize(symbol, sort=True)[0], line.at))
     return Training(X.iloc[order][sorted(set(X) - set(why))], y.iloc[order], **settings), why
 
-# %% ../../nbs/69_features.selectors.ipynb #dad91a25
+# %% ../../nbs/69_features.selectors.ipynb #2db761c5
 def _scores(data:Training, method:str)->tuple[np.ndarray, float]:
     "A selector's scores and threshold, or an error that names the selector"
     function = selectors[method]
-    if not data.X.shape[1]: return np.zeros(0), np.nan
+    if data.y.nunique() < 2 or data.X.empty: return np.zeros(data.X.shape[1]), 0.0   # labels that do not vary tell nothing
     try: scores, threshold = function(bounded(data) if selectors.facts(method).get("rows") != "all" else data)
     except InputError: raise
     except Exception as error: raise RunError(f"The selector {method!r} failed: {type(error).__name__}: {error}") from error
