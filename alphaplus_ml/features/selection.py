@@ -208,12 +208,11 @@ def record_selection(
     recorder.update(result.table, {"model_name": result.model_name, "selection_method": list(result.selected), "is_active": True}, {"is_active": False})
     return recorder.append(result.table, result.rows())
 
-# %% ../../nbs/75_features.selection.ipynb #dcc5ee91
+# %% ../../nbs/75_features.selection.ipynb #92f9b328
 def _plot_scores(result, n):
     "The scores of each method, and the score from which a feature is kept"
     plt, wide = need("matplotlib.pyplot"), 2 if len(result.selected) in (2, 4) else min(3, len(result.selected))
-    high = -(-len(result.selected)//wide)
-    figure, axes = plt.subplots(high, wide, figsize=(3.1*wide, (0.6 + 0.17*min(n, len(result.scores)))*high), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(high := -(-len(result.selected)//wide), wide, figsize=(3.1*wide, (0.6 + 0.17*min(n, len(result.scores)))*high), layout="constrained", squeeze=False)
     for axis in axes.flat[len(result.selected):]: axis.axis("off")
     for axis, (method, kept) in zip(axes.flat, result.selected.items()):
         best = result.scores[method].dropna().nlargest(n)[::-1]
@@ -221,14 +220,15 @@ def _plot_scores(result, n):
         if len(best) and np.isfinite(result.thresholds[method]) and result.thresholds[method] < 2*abs(best).max(): axis.axvline(result.thresholds[method], color="tab:red", linewidth=0.8)
         axis.set_title(method, fontsize=9)
         axis.tick_params(labelsize=7)
+        axis.locator_params("x", nbins=4)
     plt.close(figure)
     return figure
 
-# %% ../../nbs/75_features.selection.ipynb #0bb1fa5a
+# %% ../../nbs/75_features.selection.ipynb #97293b4a
 def _plot_stability(result):
-    "In which share of the folds each feature was chosen by each method; the most chosen first"
-    plt, share = need("matplotlib.pyplot"), result.frequency
-    share = share.loc[share.mean(axis=1).sort_values(ascending=False, kind="stable").index[:40]]
+    "In which share of the folds each feature was chosen by each method; the most chosen first, those never chosen left out"
+    plt, order = need("matplotlib.pyplot"), result.frequency.mean(axis=1).sort_values(ascending=False, kind="stable")
+    share = result.frequency.loc[order.index[:min(max((order > 0).sum(), 1), 40)]]
     figure, axis = plt.subplots(figsize=(1.8 + 0.75*share.shape[1], 1.6 + 0.19*len(share)), layout="constrained")
     image = axis.imshow(share, vmin=0, vmax=1, cmap="Blues", aspect="auto")
     told = [f"{method}\n{value:.2f}" for method, value in result.stability.stability.items()]
