@@ -265,7 +265,7 @@ def describe_features(
         counted = catalogue.list_features().groupby("category", sort=False)
         return print_frame(pd.DataFrame({"features": counted.size(), "for example": counted.apply(lambda part: part.index[0])}))
     chosen, _ = catalogue.choose_features(names)
-    print_frame(pd.DataFrame({one.name: one.described() for one in chosen}).T.rename_axis("feature")[["category", "bars", "description"]])
+    print_frame(pd.DataFrame({one.name: catalogue.described(one) for one in chosen}).T.rename_axis("feature")[["category", "bars", "description"]])
 
 # %% ../nbs/99_cli.ipynb #11573d04
 @app.command("features")

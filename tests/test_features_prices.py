@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from alphaplus_ml.evaluation.leakage import check_causal
-from alphaplus_ml.features.catalogue import concrete_features, features
+from alphaplus_ml.features.catalogue import concrete_features, described, features
 from alphaplus_ml.features.engine import FeatureState, build_features, feature_report, update_features
 from alphaplus_ml.features.library import prices
 
-own = {name: one for name, one in concrete_features().items() if features[one.definition].__module__ == prices.__name__}
+own = {name: one for name, one in concrete_features().items() if one.of is None and features[one.definition].__module__ == prices.__name__}
 old = """momentum_1 momentum_5 momentum_10 momentum_20 momentum_60 momentum_skip_120_20 momentum_skip_250_20 risk_adjusted_momentum_20
 risk_adjusted_momentum_60 momentum_change_20 return_surprise_20 rising_share_20 sma_ratio_10 sma_ratio_50 sma_ratio_200 ema_ratio_12 ema_ratio_26
 trend_t_20 trend_t_60 efficiency_ratio_20 gap intraday_return close_location range_expansion_20 distance_to_high_20 distance_to_high_250
@@ -257,13 +257,13 @@ def test_variance_ratios_and_lines_equal_other_libraries(rough, built):
 
 def test_texts_are_whole():
     for name, one in own.items():
-        said = one.described()
+        said = described(one)
         assert "{" not in said["description"] + said["formula"] + (said["function_of"] or "") and len(said["description"]) > 20, name
         for parameter in one.parameters: assert "{" + parameter + "}" in one.facts["formula"], name
 
 
 def test_what_is_a_function_of_others_is_that(built):
-    marked = {name: one.described()["function_of"] for name, one in own.items() if one.facts["function_of"]}
+    marked = {name: described(one)["function_of"] for name, one in own.items() if one.facts["function_of"]}
     assert len(marked) == 2
     for name, formula in marked.items():
         value = eval(re.sub(r"[a-z]\w+", lambda found: f"X[{found[0]!r}]", formula).replace("^", "**"), {"X": built})
@@ -344,14 +344,14 @@ def test_nothing_trades():
 def test_short_histories(bars):
     "Each feature begins on the bar that the catalogue names, not before"
     X = quietly(one_symbol(np.random.default_rng(3), 300, "A").iloc[:bars], own)
-    assert set(X.columns[X.notna().any()]) <= {name for name, one in own.items() if one.described()["bars"] <= bars}
+    assert set(X.columns[X.notna().any()]) <= {name for name, one in own.items() if described(one)["bars"] <= bars}
 
 
 def test_first_values_stand_where_the_catalogue_says(built):
     X = built.xs("whole", level="symbol")
     for name, one in own.items():
         if name == "roll_spread_60": continue   # its first covariances may be positive
-        assert X.index.get_loc(X[name].first_valid_index()) + 1 - one.described()["bars"] in range(0, 3), name
+        assert X.index.get_loc(X[name].first_valid_index()) + 1 - described(one)["bars"] in range(0, 3), name
 
 
 # known answers

@@ -19,16 +19,19 @@ from .expressions import Expr, bars_needed, column, nodes_of
 from .kernels import variety
 
 # %% auto #0
-__all__ = ['features', 'transforms', 'bar_columns', 'extra_columns', 'feature', 'transform', 'Feature', 'concrete_features',
-           'extra_names', 'find_feature', 'categories', 'choose_features', 'list_features', 'FeatureCatalogue',
-           'feature_catalogue']
+__all__ = ['features', 'transforms', 'bar_columns', 'extra_columns', 'feature', 'transform', 'Feature', 'filled', 'described',
+           'concrete_features', 'extra_names', 'find_feature', 'categories', 'choose_features', 'list_features',
+           'FeatureCatalogue', 'feature_catalogue']
 
-# %% ../../nbs/33_features.catalogue.ipynb #be65d386
+# %% ../../nbs/33_features.catalogue.ipynb #5f53ed51
 features = Registry("feature", package="alphaplus_ml.features.library")
 transforms = Registry("transform", package="alphaplus_ml.features.library")
+
 bar_columns = ("open", "high", "low", "close", "volume")
+
 extra_columns = "each extra column of the panel"
 
+# %% ../../nbs/33_features.catalogue.ipynb #196cbd40
 def feature(
     category:str,                # the family: momentum, volatility, alpha158, ...
     formula:str,                 # plain text mathematics; {window} stands for a parameter's value
@@ -41,6 +44,7 @@ def feature(
     def add(function): return features.register(function.__name__, category=category, formula=formula, joined=joined, function_of=function_of, grid=grid)(function)
     return add
 
+# %% ../../nbs/33_features.catalogue.ipynb #69fb2e9b
 def transform(
     formula:str,           # plain text mathematics; {x} stands for the feature it is applied to
     of:Iterable[str]=(),   # features that the catalogue lists it with; any other can be asked for
@@ -49,7 +53,7 @@ def transform(
     def add(function): return transforms.register(function.__name__, formula=formula, of=tuple(of))(function)
     return add
 
-# %% ../../nbs/33_features.catalogue.ipynb #d453684f
+# %% ../../nbs/33_features.catalogue.ipynb #9ad2b8e5
 @dataclass(frozen=True)
 class Feature:
     "A definition with its parameters chosen, or a transform of a feature"
@@ -57,19 +61,15 @@ class Feature:
     parameters:dict         # value by name
     of:Feature|None=None    # what is transformed; None for a definition
     @property
+    def facts(self)->dict:  # category, formula, joined, function_of and grid of a definition; formula and of of a transform
+        "What was said when it was registered"
+        return (features if self.of is None else transforms).facts(self.definition)
+    @property
     def name(self)->str:  # "momentum_20", "rank(momentum_20)"
         "What the feature is asked for by"
         values = list(map(str, self.parameters.values()))
         if self.of is None: return self.facts["joined"].join([self.definition, *values])
         return f"{self.definition}({', '.join([self.of.name, *values])})"
-    @property
-    def facts(self)->dict:  # category, formula, joined, function_of and grid of a definition; formula and of of a transform
-        "What was said when it was registered"
-        return (features if self.of is None else transforms).facts(self.definition)
-    @property
-    def category(self)->str:
-        "The family that it belongs to"
-        return self.facts["category"] if self.of is None else ("cross-sectional" if self.compares else self.of.category)
     @property
     def expression(self)->Expr:
         "What the engine computes"
@@ -80,20 +80,33 @@ class Feature:
     def compares(self)->bool:
         "Whether it compares the symbols at each timestamp"
         return any(part.kind == "cross" for part in nodes_of([self.expression]))
-    def text(self,
-        template:str|None,  # a description or formula with parameters in braces
-    )->str|None:
-        "A text with the parameters filled in"
-        for name, value in {**self.parameters, "x": self.of and self.of.name}.items(): template = template and template.replace("{" + name + "}", str(value))
-        return template
-    def described(self)->dict:  # by column of list_features
-        "What the catalogue says of it"
-        function, one = (features if self.of is None else transforms)[self.definition], self.expression
-        return {"type": "cross-sectional" if self.compares else "per symbol", "category": self.category, "description": self.text((function.__doc__ or "").strip()),
-                "formula": self.text(self.facts["formula"]), "parameters": self.parameters if self.of is None else {"of": self.of.name, **self.parameters},
-                "bars": bars_needed(one), "function_of": self.text(self.facts.get("function_of"))}
+    @property
+    def category(self)->str:  # a transform that compares symbols makes any feature a cross-sectional one
+        "The family that it belongs to"
+        if self.of is None: return self.facts["category"]
+        return "cross-sectional" if self.compares else self.of.category
 
-# %% ../../nbs/33_features.catalogue.ipynb #d9b1e20c
+# %% ../../nbs/33_features.catalogue.ipynb #04a44762
+def filled(
+    template:str|None,  # a description or formula with parameters in braces; {x} is what is transformed
+    one:Feature,
+)->str|None:            # None without a template
+    "A text with a feature's parameters filled in"
+    values = {**one.parameters, "x": one.of.name if one.of else ""}
+    for name, value in values.items() if template else (): template = template.replace("{" + name + "}", str(value))
+    return template
+
+def described(
+    one:Feature,
+)->dict:      # type, category, description, formula, parameters, bars, function_of
+    "What the catalogue says of a feature"
+    function = (features if one.of is None else transforms)[one.definition]
+    return {"type": "cross-sectional" if one.compares else "per symbol", "category": one.category,
+            "description": filled((function.__doc__ or "").strip(), one), "formula": filled(one.facts["formula"], one),
+            "parameters": one.parameters if one.of is None else {"of": one.of.name, **one.parameters},
+            "bars": bars_needed(one.expression), "function_of": filled(one.facts.get("function_of"), one)}
+
+# %% ../../nbs/33_features.catalogue.ipynb #9e7dae1e
 def concrete_features(
     extra:Iterable[str]=(),   # the panel's columns beside the bars and vwap
 )->dict[str, Feature]:        # by name, in the registry's order
@@ -107,13 +120,14 @@ def concrete_features(
         found |= {one.name: one for of in transforms.facts(name)["of"] if of in found for one in [Feature(name, {}, found[of])]}
     return found
 
+# %% ../../nbs/33_features.catalogue.ipynb #e2baf451
 def extra_names(
     panel:pd.DataFrame,   # bars
 )->list[str]:
     "The columns of a panel beside the bars and their average price"
     return [name for name in panel.columns if name not in (*bar_columns, "vwap")]
 
-# %% ../../nbs/33_features.catalogue.ipynb #1cf4ca1b
+# %% ../../nbs/33_features.catalogue.ipynb #8b9ec7bf
 def _arguments(text):
     "The parts of a text between its outer commas"
     parts, depth = [""], 0
@@ -127,6 +141,7 @@ def _argument(text):
     "A number where the text is one, else the text itself"
     return int(text) if re.fullmatch(r"-?\d+", text) else float(text) if re.fullmatch(r"-?\d*\.\d+", text) else text
 
+# %% ../../nbs/33_features.catalogue.ipynb #3ed1cacb
 def find_feature(
     name:str,                    # "momentum_20", "rank(momentum_20)"
     known:dict[str, Feature],    # as concrete_features gives them
@@ -149,11 +164,12 @@ def find_feature(
     if len(rest) != len(wanted): raise InputError(f"The transform {call[1]!r} takes a feature and {len(wanted)} more", name, f"Write {call[1]}({', '.join(['feature', *wanted])}).")
     return Feature(call[1], dict(zip(wanted, map(_argument, rest))), find_feature(of, known))
 
-# %% ../../nbs/33_features.catalogue.ipynb #077bb84a
+# %% ../../nbs/33_features.catalogue.ipynb #55914fc2
 def categories()->list[str]:
     "The families of features, in the registry's order"
     return list(dict.fromkeys([features.facts(name)["category"] for name in features] + ["cross-sectional"]*bool(transforms)))
 
+# %% ../../nbs/33_features.catalogue.ipynb #a629fbbb
 def choose_features(
     names:str|Iterable[str]|None,   # features, categories, or both; the whole catalogue when None
     extra:Iterable[str]=(),         # the panel's columns beside the bars and vwap
@@ -170,12 +186,12 @@ def choose_features(
     if twice: raise InputError("Each feature is asked for once", twice[0])
     return chosen, named
 
-# %% ../../nbs/33_features.catalogue.ipynb #5ea79fc9
+# %% ../../nbs/33_features.catalogue.ipynb #188cfcb9
 def list_features(
     panel:pd.DataFrame|None=None,   # names the extra columns; none when None
 )->pd.DataFrame:                    # indexed by name: type, category, description, formula, parameters, bars, function_of
     "The catalogue: every feature that can be asked for by a name of its own"
-    rows = {name: one.described() for name, one in concrete_features([] if panel is None else extra_names(panel)).items()}
+    rows = {name: described(one) for name, one in concrete_features([] if panel is None else extra_names(panel)).items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("feature")
 
 # %% ../../nbs/33_features.catalogue.ipynb #b800072e
@@ -193,7 +209,7 @@ class FeatureCatalogue:
                  "correlation_with_target": finite(row.correlation), "feature_drift_score": finite(row.drift), "is_active": bool(row.active),
                  "created_by": f"alphaplus_ml {__version__}", "version": self.version, "metadata": row.metadata} for name, row in self.frame.iterrows()]
 
-# %% ../../nbs/33_features.catalogue.ipynb #996a5acc
+# %% ../../nbs/33_features.catalogue.ipynb #d2ed9b09
 def _extra_of(name):
     "The extra column that a feature's name is about, None for others"
     for definition in features:
@@ -207,6 +223,7 @@ def _rank_correlation(x, y):
     if min(variety(a), variety(b)) < 2: return np.nan
     return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
+# %% ../../nbs/33_features.catalogue.ipynb #3ab9c9aa
 def _metadata(X, name, one, references):
     "What a catalogue's row says beside its columns"
     facts = {"rows": len(X), "missing_share": float(X[name].isna().mean())} if X is not None else {"rows": 0, "missing_share": 0.0}
@@ -215,7 +232,7 @@ def _metadata(X, name, one, references):
     if stand_ins: facts["stand_ins"] = stand_ins
     return facts | ({"drift_reference": references[name]} if name in references else {})
 
-# %% ../../nbs/33_features.catalogue.ipynb #8a3823db
+# %% ../../nbs/33_features.catalogue.ipynb #e8996a36
 def feature_catalogue(
     X:pd.DataFrame|None=None,             # n x f training features; every feature of the library when None
     y:pd.Series|None=None,                # their labels
@@ -226,9 +243,9 @@ def feature_catalogue(
 )->FeatureCatalogue:
     "The catalogue of features, with what training rows say about them"
     known = concrete_features(sorted({extra for name in ([] if X is None else X) if (extra := _extra_of(name))}))
-    described = {name: find_feature(name, known).described() for name in (known if X is None else X)}
-    frame = pd.DataFrame.from_dict(described, orient="index").rename_axis("feature")
+    told = {name: described(find_feature(name, known)) for name in (known if X is None else X)}
+    frame = pd.DataFrame.from_dict(told, orient="index").rename_axis("feature")
     by_feature = lambda values: frame.index.map(values) if values is not None else np.nan
     correlation = None if X is None or y is None else pd.Series({name: _rank_correlation(X[name], y) for name in X})
     frame = frame.assign(importance=by_feature(importances), correlation=by_feature(correlation), drift=by_feature(drift), active=True if X is None else X.notna().any())
-    return FeatureCatalogue(frame.assign(metadata=[_metadata(X, name, described[name], references or {}) for name in frame.index]), version)
+    return FeatureCatalogue(frame.assign(metadata=[_metadata(X, name, told[name], references or {}) for name in frame.index]), version)

@@ -24,10 +24,11 @@ from ..market.sources import load_market
 # %% auto #0
 __all__ = ['FeatureWarning', 'feature_report', 'build_features', 'FeatureState', 'update_features', 'save_state', 'load_state']
 
-# %% ../../nbs/35_features.engine.ipynb #031cf1fd
+# %% ../../nbs/35_features.engine.ipynb #027ba5e8
 class FeatureWarning(UserWarning):
     "A feature could not be computed, or has no value; the others were"
 
+# %% ../../nbs/35_features.engine.ipynb #a2a6ac44
 def _expressions(chosen, columns):
     "Each feature's expression, and why some have none"
     roots, failed = {}, {}
@@ -42,6 +43,7 @@ def _expressions(chosen, columns):
             failed[one.name] = _reason(error)
     return roots, failed
 
+# %% ../../nbs/35_features.engine.ipynb #2d9a4515
 def _reason(error): return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 def _why_empty(expression, bars):
@@ -54,13 +56,14 @@ def _why_empty(expression, bars):
     if widest < 3 and any(part.kind == "cross" for part in parts): return f"it compares symbols and needs three at a timestamp; there are at most {widest}"
     return "undefined at every bar: a quantity that it divides by is zero, or its bars are never complete"
 
-# %% ../../nbs/35_features.engine.ipynb #b23cf5eb
+# %% ../../nbs/35_features.engine.ipynb #30a5defe
 def _plan(names, panel, bars):
     "The plan for the features that names stand for, those asked for one by one, and why some have no expression"
     chosen, named = choose_features(names, extra_names(panel))
     roots, failed = _expressions(chosen, bars.columns)
     return Plan(roots, bars.columns), named, failed
 
+# %% ../../nbs/35_features.engine.ipynb #fa3b2f80
 def _write_to(values, plan, order, failed):
     "A function that puts each root's values into the rows of the features that it stands for"
     places, largest = {}, float(np.finfo(values.dtype).max)
@@ -71,13 +74,14 @@ def _write_to(values, plan, order, failed):
             else: put(values[k], order[rows], found, largest)
     return write
 
+# %% ../../nbs/35_features.engine.ipynb #b80dd345
 def _frame(values, plan, index, failed):
     "The features that could be computed, as a frame over the same memory"
     names = [name for name in plan.roots if name not in failed]
     if len(names) < len(values): values = values[[k for k, name in enumerate(plan.roots) if name not in failed]]
     return pd.DataFrame(values.T, index=index, columns=names, copy=False)
 
-# %% ../../nbs/35_features.engine.ipynb #afeb64eb
+# %% ../../nbs/35_features.engine.ipynb #a0e6be19
 def _stand_ins(plan):
     "By absent column: what stands in for it, and in which features"
     found = {}
@@ -90,6 +94,7 @@ def _stand_ins(plan):
 
 def _counted(count, word): return f"{count} {word}{'' if count == 1 else 's'}"
 
+# %% ../../nbs/35_features.engine.ipynb #bed043e3
 def _report(X, plan, bars, failed):
     "Rows of the report, and why features without a value have none"
     found = {name: variety(values) for name, values in zip(X, X.to_numpy().T)}
@@ -105,7 +110,7 @@ def feature_report(
     "What could not be computed or has no value, and what was taken as unknown"
     return pd.DataFrame(X.attrs.get("feature_report", []), columns=["name", "kind", "problem"]).set_index("name")
 
-# %% ../../nbs/35_features.engine.ipynb #1ac25a99
+# %% ../../nbs/35_features.engine.ipynb #04c491ae
 def _reported(X, plan, bars, failed, named):
     "A frame with its report; warns of what fails, and of features that were named and have no value"
     if failed and not len(X.columns): raise InputError("At least one feature can be computed", failed, "Ask for other features.")
@@ -118,6 +123,7 @@ def _reported(X, plan, bars, failed, named):
     X.attrs.update(feature_report=report, stand_ins=_stand_ins(plan))
     return X
 
+# %% ../../nbs/35_features.engine.ipynb #8152e047
 def build_features(
     panel:pd.DataFrame|pl.DataFrame,    # a panel; a polars table is read by load_market first
     names:str|Iterable[str]|None=None,  # features ("momentum_20", "rank(rsi_14)") and categories ("alpha158"); all that apply when None
@@ -143,7 +149,7 @@ def build_features(
     with np.errstate(all="ignore"): evaluate(plan, bars, {}, memory, _write_to(values, plan, bars.order, failed))
     return _reported(_frame(values, plan, panel.index, failed), plan, bars, failed, named)
 
-# %% ../../nbs/35_features.engine.ipynb #9c4ac4bb
+# %% ../../nbs/35_features.engine.ipynb #b807d2ed
 class FeatureState:
     "What features remember of the bars so far"
     def __init__(self,
@@ -154,6 +160,7 @@ class FeatureState:
         self.plan, self.columns, self.last, self.symbols, self.old, self.memory = None, [], None, np.array([], object), {}, {}
     def __repr__(self): return f"FeatureState({0 if self.plan is None else len(self.plan.roots)} features of {len(self.symbols)} symbols, bars up to {self.last})"
 
+# %% ../../nbs/35_features.engine.ipynb #332f4a49
 def _grown(arrays, symbols, everyone, empty):
     "State arrays with a row for each symbol, empty for those that are new"
     if len(symbols) == len(everyone): return arrays
@@ -161,6 +168,7 @@ def _grown(arrays, symbols, everyone, empty):
     for one, array in arrays.items(): grown[one][np.searchsorted(everyone, symbols)] = array
     return grown
 
+# %% ../../nbs/35_features.engine.ipynb #8009b54b
 def _begun(state, panel, bars):
     "The plan of a state, its arrays for no symbols at first, and what failed"
     if state.plan is not None:
@@ -202,7 +210,7 @@ def update_features(
     X.attrs.update(feature_report=_report(X, plan, bars, failed)[0], stand_ins=_stand_ins(plan))
     return X
 
-# %% ../../nbs/35_features.engine.ipynb #a1e79c40
+# %% ../../nbs/35_features.engine.ipynb #c64fd195
 def _signature(plan): return [repr(one) for one in plan.nodes]
 
 def save_state(
@@ -217,6 +225,7 @@ def save_state(
     with open(path, "wb") as file: np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
     return path
 
+# %% ../../nbs/35_features.engine.ipynb #1cd3ddcc
 def load_state(
     path:str|Path,       # as save_state wrote it
 )->FeatureState:

@@ -18,9 +18,10 @@ from . import kernels
 __all__ = ['open_', 'high', 'low', 'close', 'volume', 'Expr', 'node', 'finite', 'evaluate_element', 'element', 'column', 'where',
            'same', 'log', 'sqrt', 'sign', 'larger', 'smaller', 'nodes_of', 'bars_needed']
 
-# %% ../../nbs/31_features.expressions.ipynb #f7d09dab
+# %% ../../nbs/31_features.expressions.ipynb #b01a8a6c
 _known = WeakValueDictionary()   # every node alive, so that equal ones are the same object
 
+# %% ../../nbs/31_features.expressions.ipynb #0089a764
 @dataclass(frozen=True, eq=False, repr=False, slots=True, weakref_slot=True)
 class Expr:
     "A value per bar, described"
@@ -48,13 +49,14 @@ class Expr:
     def __bool__(self): raise InputError("An expression has no truth value before it is computed", None, "Write where(condition, a, b).")
     def __repr__(self): return _written(self)
 
-# %% ../../nbs/31_features.expressions.ipynb #d8117bd7
+# %% ../../nbs/31_features.expressions.ipynb #a1c98a73
 def _input(value):
     "An input of a node: an expression or a number"
     if isinstance(value, Expr): return value
     if isinstance(value, (int, float, np.number)) and not isinstance(value, (bool, np.bool)): return float(value)
     raise InputError("A feature is computed from expressions and numbers", value, "Comparisons are written >, >=, <, <=, or same(a, b).")
 
+# %% ../../nbs/31_features.expressions.ipynb #c3235247
 def node(
     kind:str,             # the node's kind
     function:Callable,    # what computes it from arrays
@@ -70,9 +72,10 @@ def node(
     if found is None: found = _known[key] = Expr(kind, function, inputs, parameters, history, history if warm_up is None else warm_up)
     return found
 
-# %% ../../nbs/31_features.expressions.ipynb #4567ebb5
+# %% ../../nbs/31_features.expressions.ipynb #b1d7e4c2
 def _where(condition, a, b): return np.where(np.isnan(condition), np.nan, np.where(condition != 0, a, b))
 def _same(a, b): return np.where(np.isnan(a) | np.isnan(b), np.nan, a == b)
+
 _stay_finite = {np.add, np.subtract, np.multiply, np.negative, np.abs, np.sign, np.maximum, np.minimum, _where, _same}
 
 def finite(
@@ -82,6 +85,7 @@ def finite(
     infinite = np.isinf(values)
     return np.where(infinite, np.nan, values) if infinite.any() else values   # nearly always there is none
 
+# %% ../../nbs/31_features.expressions.ipynb #9f15b3cd
 def evaluate_element(
     function:Callable,    # of arrays
     inputs:list,          # (n,) arrays and numbers
@@ -91,6 +95,7 @@ def evaluate_element(
     if values.dtype != bool: return values if function in _stay_finite else finite(values)
     return np.where(np.isnan(sum(inputs)), np.nan, values)   # a sum with an unknown part is unknown
 
+# %% ../../nbs/31_features.expressions.ipynb #4336135a
 def element(
     function:Callable,   # of as many (n,) arrays as there are inputs, to an (n,) array
     *inputs,             # expressions and numbers
@@ -136,7 +141,7 @@ def same(
     "Whether two values are equal"
     return element(_same, a, b)
 
-# %% ../../nbs/31_features.expressions.ipynb #0c8d0e39
+# %% ../../nbs/31_features.expressions.ipynb #bf0709d9
 def log(x:Expr,  # values above zero
 )->Expr:         # NaN at zero and below
     "The natural logarithm"
@@ -152,6 +157,7 @@ def sign(x:Expr,  # any values
     "The sign"
     return element(np.sign, x)
 
+# %% ../../nbs/31_features.expressions.ipynb #43bed98f
 def larger(
     a:Expr|float,  # one side
     b:Expr|float,  # the other
@@ -166,7 +172,7 @@ def smaller(
     "The smaller of two values"
     return element(np.minimum, a, b)
 
-# %% ../../nbs/31_features.expressions.ipynb #cdaeb529
+# %% ../../nbs/31_features.expressions.ipynb #43bef095
 def _inputs(one): return tuple(value for value in one.inputs if isinstance(value, Expr))
 
 def nodes_of(
@@ -182,6 +188,7 @@ def nodes_of(
         else: waiting += [(one, True)] + [(value, False) for value in reversed(inputs(one))]
     return list(found)
 
+# %% ../../nbs/31_features.expressions.ipynb #143b5131
 def bars_needed(
     one:Expr,
 )->int:    # 1 when the first bar has a value

@@ -42,13 +42,14 @@ def weighted_sum(
                 for k in range(b - a): now[k] += weights[j]*(v[k] - base[k])
     return out
 
-# %% ../../nbs/30_features.kernels.ipynb #1d95db58
+# %% ../../nbs/30_features.kernels.ipynb #ed8c449f
 @compiled
 def _power(d, power):
     "An absolute value, square, cube or fourth power"
     if power == 1: return abs(d)
     return d*d if power == 2 else d*d*d if power == 3 else d*d*d*d
 
+# %% ../../nbs/30_features.kernels.ipynb #b141c6e8
 @compiled
 def central_sum(
     x:np.ndarray,       # (n,) float64, symbol after symbol
@@ -167,7 +168,7 @@ def age_of_highest(
             if run >= window: out[i] = i - held[front & (ring - 1)]
     return out
 
-# %% ../../nbs/30_features.kernels.ipynb #11d9c61e
+# %% ../../nbs/30_features.kernels.ipynb #eccf609d
 @compiled
 def _place(held, k, size, v):
     "Put a value into a sorted row whose place k is free"
@@ -179,6 +180,7 @@ def _place(held, k, size, v):
         k -= 1
     held[k] = v
 
+# %% ../../nbs/30_features.kernels.ipynb #b28e3057
 @compiled
 def _read_quantile(held, place):
     "The value at a place of a sorted row, interpolated"
@@ -186,6 +188,7 @@ def _read_quantile(held, place):
     high = min(low + 1, len(held) - 1)
     return held[low] + (place - low)*(held[high] - held[low])
 
+# %% ../../nbs/30_features.kernels.ipynb #a45ca79d
 @compiled
 def quantiles_in_window(
     x:np.ndarray,       # (n,) float64, symbol after symbol
@@ -231,7 +234,7 @@ def smooth(
         state[s, 0], state[s, 1] = value, count
     return out
 
-# %% ../../nbs/30_features.kernels.ipynb #84a62e18
+# %% ../../nbs/30_features.kernels.ipynb #3dbabaf9
 @compiled
 def lagged(
     x:np.ndarray,       # (n,) float64, symbol after symbol
@@ -244,6 +247,7 @@ def lagged(
         for i in range(starts[s] + bars, starts[s+1]): out[i] = x[i - bars]
     return out
 
+# %% ../../nbs/30_features.kernels.ipynb #b01d7f0e
 @compiled
 def last_known(
     x:np.ndarray,       # (n,) float64, symbol after symbol

@@ -20,7 +20,7 @@ __all__ = ['returns', 'typical', 'vwap', 'clock_parts', 'weighted', 'lag', 'chan
            'quantile', 'rank', 'smoothed', 'ema', 'wilder', 'known', 'windows', 'CrossSection', 'cross_rank',
            'cross_mean', 'cross_deviation', 'cross_zscore', 'neutral', 'clock']
 
-# %% ../../nbs/32_features.words.ipynb #64ac2238
+# %% ../../nbs/32_features.words.ipynb #1f50a72b
 def _bars(value, least=1):
     "A number of bars, checked"
     if isinstance(value, (bool, np.bool)) or not isinstance(value, (int, np.integer)) or value < least:
@@ -33,6 +33,7 @@ def _window(function, inputs, window, parameters=()):
 
 def _weighted(x, starts, weights, centred): return kernels.weighted_sum(x, starts, np.array(weights), centred)
 
+# %% ../../nbs/32_features.words.ipynb #9cc7203e
 def weighted(
     x:Expr,              # one symbol's values
     weights:Iterable,    # (w,) by lag: the first belongs to the current bar
@@ -48,7 +49,7 @@ def lag(
     "The value a number of bars ago"
     return node("window", kernels.lagged, (x,), (_bars(bars, 0),), bars) if bars else x
 
-# %% ../../nbs/32_features.words.ipynb #a88979f3
+# %% ../../nbs/32_features.words.ipynb #f4f12d15
 def change(
     x:Expr,        # one symbol's values
     window:int=1,  # bars between the two values
@@ -63,6 +64,7 @@ def difference(
     "The change over a number of bars"
     return x - lag(x, window)
 
+# %% ../../nbs/32_features.words.ipynb #5910b777
 def total(
     x:Expr,      # one symbol's values
     window:int,  # bars; the current one is the last
@@ -78,9 +80,11 @@ def mean(
     return total(x, window)/window
 
 returns, typical = change(close), (high + low + close)/3
+
+# %% ../../nbs/32_features.words.ipynb #97594548
 vwap = column("vwap", typical)
 
-# %% ../../nbs/32_features.words.ipynb #abd5a634
+# %% ../../nbs/32_features.words.ipynb #5dac8624
 def squares(
     x:Expr,       # one symbol's values
     window:int,   # bars; the current one is the last
@@ -89,6 +93,7 @@ def squares(
     "The sum of a window's squared deviations from its mean, or of another power"
     return _window(kernels.central_sum, (x,), window, (window, power))
 
+# %% ../../nbs/32_features.words.ipynb #3da0c112
 def products(
     x:Expr,      # one symbol's values
     y:Expr,      # others, on the same bars
@@ -104,6 +109,7 @@ def deviation(
     "The standard deviation of a window"
     return sqrt(squares(x, window)/(window - 1))
 
+# %% ../../nbs/32_features.words.ipynb #c3a40f58
 def spread(
     x:Expr,      # one symbol's values
     window:int,  # bars; the current one is the last
@@ -111,7 +117,7 @@ def spread(
     "A standard deviation that one may divide by"
     return where(deviation(x, window) > 1e-10*abs(mean(x, window)), deviation(x, window))
 
-# %% ../../nbs/32_features.words.ipynb #6e4c8fa5
+# %% ../../nbs/32_features.words.ipynb #d101949f
 def _clipped(x): return np.clip(x, -1, 1)
 
 def correlation(
@@ -122,6 +128,7 @@ def correlation(
     "The correlation of two series within a window"
     return element(_clipped, products(x, y, window)/(window - 1)/(spread(x, window)*spread(y, window)))
 
+# %% ../../nbs/32_features.words.ipynb #2bf1bf07
 def beta(
     y:Expr,      # one symbol's values
     x:Expr,      # what they are explained by
@@ -130,6 +137,7 @@ def beta(
     "The slope of y on x within a window"
     return products(x, y, window)/(window - 1)/spread(x, window)**2
 
+# %% ../../nbs/32_features.words.ipynb #0dce4729
 def slope(
     x:Expr,      # one symbol's values
     window:int,  # bars, at least 2; the current one is the last
@@ -138,7 +146,7 @@ def slope(
     centre = (_bars(window, 2) - 1)/2
     return weighted(x, [(centre - lag)/(window*(window**2 - 1)/12) for lag in range(window)])
 
-# %% ../../nbs/32_features.words.ipynb #84aca52a
+# %% ../../nbs/32_features.words.ipynb #b5f8ebf2
 def bars_since_highest(
     x:Expr,             # one symbol's values
     window:int,         # bars; the current one is the last
@@ -154,6 +162,7 @@ def highest(
     "The greatest value of a window"
     return _window(kernels.highest_in_window, (x,), window, (window,))
 
+# %% ../../nbs/32_features.words.ipynb #fb903f3b
 def lowest(
     x:Expr,      # one symbol's values
     window:int,  # bars; the current one is the last
@@ -162,8 +171,10 @@ def lowest(
     return -highest(-x, window)
 
 def _lower(both): return both[:, 0]
+
 def _upper(both): return both[:, 1]
 
+# %% ../../nbs/32_features.words.ipynb #0e49cf5f
 def quantile(
     x:Expr,       # one symbol's values
     window:int,   # bars; the current one is the last
@@ -174,6 +185,7 @@ def quantile(
     both = _window(kernels.quantiles_in_window, (x,), window, (window, min(float(share), round(1 - share, 12))))
     return element(_lower if share <= 0.5 else _upper, both)
 
+# %% ../../nbs/32_features.words.ipynb #d2f03b98
 def rank(
     x:Expr,      # one symbol's values
     window:int,  # bars; the current one is the last
@@ -181,7 +193,7 @@ def rank(
     "The current value's place among a window's, as a share"
     return _window(kernels.rank_in_window, (x,), window, (window,))/window
 
-# %% ../../nbs/32_features.words.ipynb #5b570a64
+# %% ../../nbs/32_features.words.ipynb #956253fb
 def smoothed(
     x:Expr,        # one symbol's values
     window:int,    # values that make the first average
@@ -197,6 +209,7 @@ def ema(
     "The exponential average of a span"
     return smoothed(x, span, 2/(span + 1))
 
+# %% ../../nbs/32_features.words.ipynb #2f3c2e22
 def wilder(
     x:Expr,      # one symbol's values
     window:int,  # bars; the current one weighs 1/window
@@ -211,7 +224,7 @@ def known(
     "Each value, or the last one before a hole"
     return node("window", kernels.last_known, (x,), (_bars(limit),), limit, warm_up=0)
 
-# %% ../../nbs/32_features.words.ipynb #14e6fb5f
+# %% ../../nbs/32_features.words.ipynb #01b532f0
 def _each_window(x, starts, function, window):
     "Apply a function to all complete windows without holes, symbol by symbol"
     out = np.full(len(x), np.nan)
@@ -225,6 +238,7 @@ def _each_window(x, starts, function, window):
         out[a + window - 1 + whole] = finite(values)
     return out
 
+# %% ../../nbs/32_features.words.ipynb #2ed2b957
 def windows(
     function:Callable,   # from a (k, window) array, oldest value first, to k values
     x:Expr,              # one symbol's values
@@ -253,7 +267,7 @@ class CrossSection:
         count = self.total(~np.isnan(x)*1.0)
         return np.where(count >= 3, self.total(x)/np.maximum(count, 1), np.nan)
 
-# %% ../../nbs/32_features.words.ipynb #b5628bad
+# %% ../../nbs/32_features.words.ipynb #7df4701f
 def _cross_rank(x, when):
     places = kernels.rank_in_group(x, when.order, when.starts)
     count = when.total(~np.isnan(x)*1.0)
@@ -265,6 +279,7 @@ def _cross_deviation(x, when):
 
 def _cross_mean(x, when): return when.mean(x)
 
+# %% ../../nbs/32_features.words.ipynb #1860400b
 def _within(x, group, when):
     "Values less the mean of their group at their timestamp"
     known = ~(np.isnan(x) | np.isnan(group))
@@ -272,7 +287,7 @@ def _within(x, group, when):
     count, total = np.bincount(pairs, known), np.bincount(pairs, np.where(known, x, 0.0))
     return np.where(known & (count >= 2)[pairs], x - (total/np.maximum(count, 1))[pairs], np.nan)
 
-# %% ../../nbs/32_features.words.ipynb #caea6c9a
+# %% ../../nbs/32_features.words.ipynb #5798b016
 def cross_rank(x:Expr,  # any values
 )->Expr:                # above -0.5 and below 0.5, symmetric around 0; ties averaged
     "Each symbol's place among the others"
@@ -288,6 +303,7 @@ def cross_deviation(x:Expr,  # any values
     "The standard deviation over the symbols"
     return node("cross", _cross_deviation, (x,))
 
+# %% ../../nbs/32_features.words.ipynb #41bd552e
 def cross_zscore(x:Expr,  # any values
 )->Expr:                  # NaN where all symbols are equal
     "The distance from the symbols' mean in standard deviations"
