@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from conftest import real_file
 
-from alphaplus_ml.features.catalogue import concrete_features
+from alphaplus_ml.features.catalogue import concrete_features, filled
 from alphaplus_ml.features.engine import build_features
 from alphaplus_ml.market.sources import load_market
 
@@ -181,7 +181,7 @@ def test_chaikins_oscillator_needs_no_sum_since_the_beginning(smooth):
 def test_what_is_a_function_of_others_is(smooth):
     X = build_features(smooth, names)
     for one in (concrete_features()[name] for name in names):
-        said = one.text(one.facts["function_of"])
+        said = filled(one.facts["function_of"], one)
         if said: np.testing.assert_allclose(X[one.name], eval(said, {"sqrt": np.sqrt}, dict(X)), rtol=1e-8, atol=1e-9, err_msg=one.name)
 
 
