@@ -16,7 +16,7 @@ from .core import Recorder, child_seed, new_id
 from .evaluation.comparison import ComparisonResult, compare_models
 from .evaluation.portfolio import portfolio_returns
 from .explain.explain import Explanation, ModelInterpretabilityConfig, explain_model_prediction
-from .features.drift import feature_drift
+from .features.drift import drift_reference, feature_drift
 from .features.catalogue import feature_catalogue
 from .features.engine import build_features
 from .market.labels import forward_return, label_end
@@ -29,7 +29,7 @@ __all__ = ['families', 'StudyConfig', 'StudyData', 'study_data', 'study_search',
            'study_explanation', 'study_catalogue', 'record_catalogue', 'StudyResult', 'market_study']
 
 # %% ../nbs/78_study.ipynb #9f0ce8b5
-families = ("momentum", "trend", "range", "volume", "liquidity", "volatility", "technical", "market", "memory", "calendar", "cross-sectional", "exogenous")
+families = ("momentum", "trend", "range", "volume", "volatility", "calendar", "cross-sectional", "exogenous")
 
 class StudyConfig(Config):
     "What a market study does"
@@ -129,8 +129,10 @@ def study_catalogue(
     "The catalogue of the study's features, with importance, correlation and drift"
     seen, unseen = data.X.iloc[tuned.development], data.X.iloc[tuned.holdout]
     importance = study_explanation(data, tuned, config, part="development").importance()
-    drift = feature_drift(seen, unseen).set_index("feature").psi
-    return feature_catalogue(seen, data.y.iloc[tuned.development], importances=importance, drift=drift, version=config.study_id)
+    reference = drift_reference(seen, n_bootstraps=200, seed=child_seed(config.seed, "drift"))
+    drift = feature_drift(reference, unseen).set_index("feature").psi
+    return feature_catalogue(seen, data.y.iloc[tuned.development], importances=importance, drift=drift, version=config.study_id,
+                             references={name: reference.metadata(name) for name in seen})
 
 # %% ../nbs/78_study.ipynb #8f5038f9
 def record_catalogue(
