@@ -65,7 +65,7 @@ def as_bars(
     return Bars({name: values for name, (values, _) in cleaned.items()}, times[order], np.asarray(symbols, object), np.searchsorted(codes[order], np.arange(len(symbols) + 1)),
                 order, {name: count for name, (_, count) in cleaned.items() if count})
 
-# %% ../../nbs/34_features.compute.ipynb #75594aa7
+# %% ../../nbs/34_features.compute.ipynb #9b417b2d
 class Plan:
     "What has to be computed for some features, and in which order"
     def __init__(self,
@@ -82,7 +82,9 @@ class Plan:
             reach = 0 if one.kind in ("memory", "cross") else self.past[one] + one.history
             for value in self.inputs[one]: self.past[value] = max(self.past[value], reach)
         self.stages = range(max(map(self.ready, self.nodes), default=-1) + 1)
-    def ready(self, one:Expr)->int:  # the first stage that can read it
+    def ready(self,
+        one:Expr,   # one of its nodes
+    )->int:         # the first stage that can read it
         "A comparison is done at the end of a stage, everything else within one"
         return self.stage[one] + (one.kind == "cross")
     @cached_property
@@ -90,7 +92,10 @@ class Plan:
         "The nodes whose last bars a state holds: everything else is computed from them"
         absent = {one for one in self.nodes if one.kind == "column" and self.inputs[one]}
         return [one for one in self.nodes if self.past[one] and one.kind in ("column", "clock", "memory", "cross") and one not in absent]
-    def under(self, wanted:Iterable[Expr], known:Iterable[Expr])->list[Expr]:  # inputs first
+    def under(self,
+        wanted:Iterable[Expr],  # what is to be computed
+        known:Iterable[Expr],   # what need not be
+    )->list[Expr]:              # inputs first
         "What has to be computed for some nodes when others are known"
         found, waiting = set(), list(wanted)
         while waiting:
@@ -99,18 +104,18 @@ class Plan:
             found.add(one)
         return [one for one in self.nodes if one in found]
 
-# %% ../../nbs/34_features.compute.ipynb #c6e0d498
+# %% ../../nbs/34_features.compute.ipynb #44e80a89
 def compared(
     plan:Plan,
-    stage:int,
+    stage:int,   # its number, from 0
 )->list[Expr]:   # nodes of kind cross
     "The comparisons at the end of a stage"
     return [one for one in plan.nodes if one.kind == "cross" and plan.stage[one] == stage]
 
-# %% ../../nbs/34_features.compute.ipynb #99290535
+# %% ../../nbs/34_features.compute.ipynb #94680801
 def kept_whole(
     plan:Plan,
-    stage:int,
+    stage:int,   # its number, from 0
 )->set[Expr]:
     "What a stage computes for later ones: inputs of comparisons, and nodes with a memory, whose state must not move twice"
     crossing = [one for one in plan.nodes if one.kind == "cross"]
@@ -176,7 +181,7 @@ class Failure:
     "Why a node could not be computed"
     error:Exception   # what was raised
 
-# %% ../../nbs/34_features.compute.ipynb #bfb612ce
+# %% ../../nbs/34_features.compute.ipynb #0cbe6eb7
 @dataclass
 class PortionRun:
     "The computation of one stage for one portion of symbols"
@@ -187,7 +192,9 @@ class PortionRun:
     memory:dict   # by node with a memory, (s, 2) states; changed in place
     values:dict = field(default_factory=dict)   # by node, what is computed and still needed
     kept:dict = field(default_factory=dict)     # by remembered node, (s, past): the next old bars
-    def past(self, one:Expr)->int:  # none in a full computation
+    def past(self,
+        one:Expr,   # one of the plan's nodes
+    )->int:         # none in a full computation
         "How many old bars a node's array begins with"
         return self.plan.past[one] if self.old else 0
 

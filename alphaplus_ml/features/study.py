@@ -43,7 +43,7 @@ class FeatureStudyConfig(Config):
     catalogue: bool = Field(True, description="keep what the study says of its features as the catalogue's active rows")
     seed: int = Field(0, ge=0, description="makes the whole study reproducible")
 
-# %% ../../nbs/79_features.study.ipynb #f1372b91
+# %% ../../nbs/79_features.study.ipynb #3405174a
 def _place_so_far(x):
     "Where each value stands among the symbol's values up to it, -1 to 1; NaN before the 20th"
     known = x.dropna()
@@ -54,6 +54,7 @@ def _over_time(x, y):
     "Per timestamp, the mean over symbols of the products of both places; 3 is what makes a perfect match 1"
     return (3*_place_so_far(x)*_place_so_far(y)).groupby("timestamp").mean()
 
+# %% ../../nbs/79_features.study.ipynb #26c18f7d
 def association(
     x:pd.Series,          # a feature on the panel's index
     y:pd.Series,          # labels on the same index
@@ -67,6 +68,7 @@ def association(
     """
     return ic_series(y, x, "spearman") if kind == "rank_ic" else _over_time(x.sort_index(), y.sort_index())
 
+# %% ../../nbs/79_features.study.ipynb #23e3dd04
 def kind_of_association(
     x:pd.Series,          # a feature on the panel's index
 )->str:                   # "rank_ic" or "over_time"
@@ -74,12 +76,13 @@ def kind_of_association(
     groups = x.dropna().groupby("timestamp")
     return "rank_ic" if ((groups.count() >= 3) & (groups.nunique() > 1)).mean() > 0.5 else "over_time"
 
-# %% ../../nbs/79_features.study.ipynb #1378f824
+# %% ../../nbs/79_features.study.ipynb #695e39aa
 def _inference(x, y, kind, horizon):
     "Mean association with its standard error, t, p-value and number of timestamps"
     found = mean_inference(association(x, y, kind), horizon)
     return {"mean": found.mean, "se": found.se, "t": found.t, "p_value": found.p_value, "n": found.n}
 
+# %% ../../nbs/79_features.study.ipynb #d45eef39
 def association_table(
     X:pd.DataFrame,            # n x f features
     y:pd.Series,               # labels
@@ -154,7 +157,7 @@ def feature_study(
     if recorder is not None and config.catalogue: record_catalogue(catalogue, recorder)
     return FeatureStudyResult(config, X, y, table.sort_values("p_value"), catalogue, report)
 
-# %% ../../nbs/79_features.study.ipynb #fd9826c2
+# %% ../../nbs/79_features.study.ipynb #a68f827d
 def plot_associations(
     result:FeatureStudyResult,
     named:int=5,                 # the features with the smallest p-values that are named
@@ -174,6 +177,7 @@ def plot_associations(
     axis.legend(frameon=False)
     return figure
 
+# %% ../../nbs/79_features.study.ipynb #820d7c38
 def plot_categories(
     result:FeatureStudyResult,
 ):                               # a matplotlib figure
