@@ -129,7 +129,7 @@ def study_catalogue(
     "The catalogue of the study's features, with importance, correlation and drift"
     seen, unseen = data.X.iloc[tuned.development], data.X.iloc[tuned.holdout]
     importance = study_explanation(data, tuned, config, part="development").importance()
-    reference = drift_reference(seen, n_bootstraps=200, seed=child_seed(config.seed, "drift"))
+    reference = drift_reference(seen, n_bootstraps=100, seed=child_seed(config.seed, "drift"))
     drift = feature_drift(reference, unseen).set_index("feature").psi
     return feature_catalogue(seen, data.y.iloc[tuned.development], importances=importance, drift=drift, version=config.study_id,
                              references={name: reference.metadata(name) for name in seen})

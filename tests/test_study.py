@@ -16,7 +16,7 @@ from alphaplus_ml.study import StudyConfig, market_study, study_data, study_sear
 from alphaplus_ml.tracking.to_mlflow import mlflow_client
 
 filled = ("hyperparameter_optimization", "model_interpretability", "ml_experiments", "advanced_feature_engineering", "model_performance_comparison")
-config = StudyConfig(study_id="test", n_trials=4, n_explained=15, seed=1)
+config = StudyConfig(study_id="test", features=("momentum", "range", "volume", "cross-sectional"), n_trials=4, n_explained=15, seed=1)
 
 
 @pytest.fixture(scope="module")
