@@ -92,10 +92,23 @@ def test_imputer_and_scaler_of_ridge_know_the_training_rows_only():
     X.iloc[160:] = X.iloc[160:]*100 + 5000
     model = make_model("ridge").fit(X[:160], y[:160])
     model.predict(X[160:])
-    medians = X[:160].median()
-    np.testing.assert_allclose(model["impute"].statistics_, medians)
-    np.testing.assert_allclose(model["scale"].mean_, X[:160].fillna(medians).mean())
-    np.testing.assert_allclose(model["scale"].scale_, X[:160].fillna(medians).std(ddof=0))
+    train, low, high = X[:160], X[:160].min(), X[:160].max()
+    np.testing.assert_allclose(model["clip"].data_max_, high)
+    share = (train - low)/(high - low)
+    np.testing.assert_allclose(model["scale"].mean_, share.mean())
+    np.testing.assert_allclose(model["scale"].scale_, share.std(ddof=0))
+    np.testing.assert_allclose(model["impute"].statistics_, ((share - share.mean())/share.std(ddof=0)).median())
+
+def test_ridge_does_not_extrapolate():
+    "Rows beyond the training's range are forecast like its edge, and a column that is hardly known stays harmless"
+    X, y = panel()
+    model = make_model("ridge", alpha=1.0).fit(X, y)
+    far, edge = X.iloc[:5]*0 + 1e6, pd.DataFrame([X.max()]*5, X.index[:5])
+    np.testing.assert_allclose(model.predict(far), model.predict(edge))
+    rare = X.assign(rare=np.nan)
+    rare.iloc[:4, -1] = [1.0, 1.001, 0.999, 1.0]
+    later = rare.assign(rare=-5.0)
+    assert np.abs(make_model("ridge").fit(rare, y).predict(later) - make_model("ridge").fit(X, y).predict(X)).max() < 0.1*y.std()
 
 def test_ridge_equals_its_normal_equations():
     X, y = panel()

@@ -5,11 +5,14 @@
 # %% ../../nbs/41_models.linear.ipynb #73dc3eba
 from __future__ import annotations
 
+import warnings
+
+import pandas as pd
 from sklearn.dummy import DummyRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from .base import CheckedInputs, models
 
@@ -28,11 +31,21 @@ def past_mean():
 # %% ../../nbs/41_models.linear.ipynb #7da7cf33
 class CheckedPipeline(CheckedInputs, Pipeline):
     "A scikit-learn pipeline that checks its inputs"
+    def fit(self,
+        X:pd.DataFrame,   # (n, f) features; missing values allowed, also throughout a column
+        y:pd.Series,      # n targets, all known and finite
+        **options,        # handed to the pipeline
+    ):
+        "Train every step on the rows"
+        with warnings.catch_warnings():
+            for empty in ("All-NaN slice", "invalid value"): warnings.filterwarnings("ignore", empty, RuntimeWarning)   # a column without a value becomes zero
+            return super().fit(X, y, **options)
 
 @models.register("ridge", task="regression", family="linear", kind="tabular")
 def ridge(
     alpha:float=1000.0,  # penalty on squared coefficients of standardised features, in rows
 ):
-    "Ridge regression on standardised features, gaps filled with the training median"
-    return CheckedPipeline([("impute", SimpleImputer(strategy="median", keep_empty_features=True)),
-                            ("scale", StandardScaler()), ("ridge", Ridge(alpha=alpha))])
+    "Ridge regression on features within the training's range, standardised, gaps filled with the training median"
+    return CheckedPipeline([("clip", MinMaxScaler(clip=True)), ("scale", StandardScaler()),
+                            ("impute", SimpleImputer(strategy="median", keep_empty_features=True)),
+                            ("centre", StandardScaler(with_std=False)), ("ridge", Ridge(alpha=alpha))])
