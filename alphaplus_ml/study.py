@@ -25,18 +25,18 @@ from .models.base import make_model
 from .tuning.optimize import HyperparameterOptimizationConfig, OptimizationResult, optimize_hyperparameters
 
 # %% auto #0
-__all__ = ['families', 'StudyConfig', 'StudyData', 'study_data', 'study_search', 'holdout_predictions', 'study_comparison',
+__all__ = ['usual_features', 'StudyConfig', 'StudyData', 'study_data', 'study_search', 'holdout_predictions', 'study_comparison',
            'study_explanation', 'study_catalogue', 'record_catalogue', 'StudyResult', 'market_study']
 
 # %% ../nbs/78_study.ipynb #9f0ce8b5
-families = ("momentum", "trend", "range", "volume", "volatility", "calendar", "cross-sectional", "exogenous")
+usual_features = ("momentum", "trend", "range", "volume", "realised_volatility_5", "realised_volatility_20", "calendar", "cross-sectional", "exogenous")
 
 class StudyConfig(Config):
     "What a market study does"
     study_id: str = Field(default_factory=new_id, min_length=1, description="joins the study's rows in every table")
     model_name: str = Field("lightgbm", description="the model whose hyperparameters are searched")
     baselines: tuple[str, ...] = Field(("past_mean", "ridge"), min_length=1, description="models to beat; the first is the benchmark of every test")
-    features: tuple[str, ...]|None = Field(families, min_length=1, description="features and categories; every feature that the panel allows when None")
+    features: tuple[str, ...]|None = Field(usual_features, min_length=1, description="features and categories; every feature that the panel allows when None")
     horizon: int = Field(1, ge=1, description="label horizon h in bars")
     n_trials: int = Field(20, ge=1, description="configurations that the search tries, the defaults included")
     holdout: float = Field(0.2, gt=0, lt=0.9, description="share of the timestamps, the last ones, that no choice ever sees")

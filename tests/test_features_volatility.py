@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from alphaplus_ml.features.catalogue import concrete_features
+from alphaplus_ml.features.catalogue import concrete_features, filled
 from alphaplus_ml.features.engine import build_features
 from alphaplus_ml.market.sources import load_market
 
@@ -179,5 +179,5 @@ def test_a_range_against_its_open_and_close_is_missing():
 def test_what_is_a_function_of_others_is(walk):
     X = build_features(walk, names)
     for one in (concrete_features()[name] for name in names):
-        said = one.text(one.facts["function_of"])
+        said = filled(one.facts["function_of"], one)
         if said: np.testing.assert_allclose(X[one.name], eval(said, {}, dict(X)), rtol=1e-8, err_msg=one.name)
