@@ -29,7 +29,7 @@ __all__ = ['usual_features', 'StudyConfig', 'StudyData', 'study_data', 'study_se
            'study_explanation', 'study_catalogue', 'record_catalogue', 'StudyResult', 'market_study']
 
 # %% ../nbs/78_study.ipynb #9f0ce8b5
-usual_features = ("momentum", "trend", "range", "volume", "realised_volatility_5", "realised_volatility_20", "calendar", "cross-sectional", "exogenous")
+usual_features = ("momentum", "trend", "range", "volume", "volatility", "calendar", "cross-sectional", "exogenous")
 
 class StudyConfig(Config):
     "What a market study does"
