@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")   # before any OpenMP is loaded: the threads of several processes must not spin
+os.environ.setdefault("OMP_THREAD_LIMIT", "1")   # before any OpenMP is loaded: pytest already uses every core, and threads of several processes wait for each other
 
 import pytest
 import sqlalchemy as sa
