@@ -14,7 +14,7 @@ from alphaplus_ml.evaluation.leakage import check_causal
 from alphaplus_ml.features.catalogue import concrete_features, feature, feature_catalogue, features, list_features, transforms
 from alphaplus_ml.features.engine import FeatureState, FeatureWarning, build_features, feature_report, load_state, save_state, update_features
 from alphaplus_ml.features.expressions import close, column, nodes_of
-from alphaplus_ml.features.words import change, cross_mean, ema, mean, windows
+from alphaplus_ml.features.words import change, cross_mean, ema, mean, slope, windows
 from alphaplus_ml.market.labels import forward_return
 from alphaplus_ml.market.sources import load_market
 
@@ -187,6 +187,17 @@ def test_a_state_whose_features_have_changed_is_refused(own, planted, tmp_path):
     @own("mine", "ema(close, 6)/close[t]")
     def changing(): "x"; return ema(close, 6)/close
     with pytest.raises(InputError, match="defined as they were"): load_state(path)
+    @own("mine", "slope of close")
+    def sloping(): "x"; return slope(close, 5)/close
+    update_features(state := FeatureState(["sloping"]), planted)
+    path = save_state(state, tmp_path/"slope")
+    @own("mine", "slope of close")
+    def sloping(): "x"; return slope(close, 6)/close
+    with pytest.raises(InputError, match="defined as they were"): load_state(path)
+    np.savez(tmp_path/"other.npz", a=np.zeros(2))
+    with pytest.raises(InputError, match="npz file"): load_state(tmp_path/"other.npz")
+    (tmp_path/"zip.npz").write_bytes(b"PK\x03\x04 broken")
+    with pytest.raises(InputError, match="npz file"): load_state(tmp_path/"zip.npz")
     (tmp_path/"text.npz").write_text("no arrays")
     with pytest.raises(InputError, match="npz file"): load_state(tmp_path/"text.npz")
 
@@ -394,6 +405,7 @@ def test_failing_features_name_themselves_and_the_others_are_built(own, planted)
     text = "\n".join(str(one.message) for one in said)
     for part in ("no_column.*nowhere", "raises.*no idea", "wrong_shape.*one value per window", "fails_across.*division by zero", "a_number.*expression"): assert pd.Series([text]).str.contains(part, regex=True)[0], part
     assert set(feature_report(X).index) == {"no_column", "raises", "wrong_shape", "fails_across", "a_number"}
+    with pytest.warns(FeatureWarning, match="no idea"): assert list(update_features(FeatureState(["momentum_5", "raises"]), planted)) == ["momentum_5"]
     with pytest.raises(InputError, match="At least one"): build_features(planted, "mine")
 
 
