@@ -275,7 +275,7 @@ def _compare(one, arrays, when):
     try: return failed[0] if failed else one.function(*[arrays[value] if isinstance(value, Expr) else np.full(len(when.codes), value) for value in one.inputs], when, *one.parameters)
     except Exception as error: return Failure(error)
 
-# %% ../../nbs/34_features.compute.ipynb #5155776b
+# %% ../../nbs/34_features.compute.ipynb #e177e867
 def evaluate(
     plan:Plan,
     bars:Bars,       # the new bars
@@ -302,5 +302,10 @@ def evaluate(
                 elif one in whole and not isinstance(whole[one], Failure): whole[one][rows] = values
             for one, array in run.kept.items(): kept[one][some] = array
         fresh |= {one: array for one, array in whole.items() if one.kind == "memory"}
-        fresh |= {one: _compare(one, {**fresh, **whole}, when) for one in compared(plan, stage)}
+        waiting = Counter(value for one in compared(plan, stage) for value in plan.inputs[one])
+        for one in compared(plan, stage):
+            fresh[one] = _compare(one, fresh | whole, when)
+            waiting.subtract(plan.inputs[one])
+            for value in plan.inputs[one]:
+                if not waiting[value]: whole.pop(value, None)   # a long panel's arrays are large
     return kept
