@@ -81,7 +81,8 @@ class Plan:
         for one in reversed(self.nodes):
             reach = 0 if one.kind in ("memory", "cross") else self.past[one] + one.history
             for value in self.inputs[one]: self.past[value] = max(self.past[value], reach)
-        self.stages = range(max(map(self.ready, self.nodes), default=-1) + 1)
+        self.stages = range(max(self.stage.values(), default=-1) + 1)
+        self.read = {value for inputs in self.inputs.values() for value in inputs}
     def ready(self,
         one:Expr,   # one of its nodes
     )->int:         # the first stage that can read it
@@ -255,10 +256,10 @@ def compute_all(
 # %% ../../nbs/34_features.compute.ipynb #44e33922
 portion_rows = 1 << 15   # bars that are computed together, with as many old ones as a node has on average
 
-def _read(plan, bars, codes, stamps):
-    "The new bars of columns and of the clock"
+def _read(plan, bars, stamps):
+    "The new bars of columns, and the clock's parts at each timestamp"
     columns = {one: bars.columns[one.parameters[0]] for one in plan.nodes if one.kind == "column" and not plan.inputs[one]}
-    return columns | {one: clock_parts[one.parameters[0]](stamps)[codes] for one in plan.nodes if one.kind == "clock"}
+    return columns, {one: clock_parts[one.parameters[0]](stamps) for one in plan.nodes if one.kind == "clock"}
 
 def _portions(counts, past):
     "Stretches of symbols whose bars fit a portion"
@@ -285,17 +286,17 @@ def evaluate(
 )->dict:             # by remembered node, (s, past): the last bars now
     "Compute the roots of a plan for new bars"
     times, codes = np.unique(bars.times, return_inverse=True)
-    fresh, when = _read(plan, bars, codes, pd.DatetimeIndex(times, tz="UTC")), CrossSection(codes)
+    (fresh, clock), when = _read(plan, bars, pd.DatetimeIndex(times, tz="UTC")), CrossSection(codes)
     kept, roots, counts = {one: array.copy() for one, array in old.items()}, set(plan.roots.values()), np.diff(bars.starts)
     portions = _portions(counts, sum(plan.past[one] for one in plan.nodes)//len(plan.nodes) if old else 0)
     for stage in plan.stages:
         whole = {one: np.empty(len(codes)) for one in kept_whole(plan, stage) if one not in fresh}
-        wanted = {*whole, *(one for one in roots if plan.ready(one) == stage)}
+        wanted = {*whole, *(one for one in roots if plan.ready(one) == stage and one.kind != "cross")}
         nodes = plan.under(wanted, fresh)
         for some in portions:
             rows = slice(bars.starts[some.start], bars.starts[some.stop])
             part = lambda arrays, where: {one: array if isinstance(array, Failure) else array[where] for one, array in arrays.items()}
-            run = PortionRun(plan, Portion(counts[some]), part(fresh, rows), part(old, some), part(memory, some))
+            run = PortionRun(plan, Portion(counts[some]), part(fresh, rows) | part(clock, codes[rows]), part(old, some), part(memory, some))
             for one, values in compute_all(run, nodes, wanted):
                 if one in roots: write(one, rows, values)
                 if one in whole and isinstance(values, Failure): whole[one] = values
@@ -304,8 +305,10 @@ def evaluate(
         fresh |= {one: array for one, array in whole.items() if one.kind == "memory"}
         waiting = Counter(value for one in compared(plan, stage) for value in plan.inputs[one])
         for one in compared(plan, stage):
-            fresh[one] = _compare(one, fresh | whole, when)
+            found = _compare(one, fresh | whole, when)
+            if one in roots: write(one, slice(None), found)
+            if one in plan.read: fresh[one] = found   # only what is read again: a long panel's arrays are large
             waiting.subtract(plan.inputs[one])
             for value in plan.inputs[one]:
-                if not waiting[value]: whole.pop(value, None)   # a long panel's arrays are large
+                if not waiting[value]: whole.pop(value, None)
     return kept
