@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from scipy import stats
+import pandas as pd
+from scipy import optimize, stats
 
 from ..core import InputError, need
 
 # %% auto #0
 __all__ = ['sharpe_moments', 'probabilistic_sharpe_ratio', 'minimum_track_record_length', 'expected_maximum_sharpe',
-           'deflated_sharpe_ratio', 'BacktestOverfitting', 'plot_overfitting', 'probability_of_backtest_overfitting']
+           'deflated_sharpe_ratio', 'effective_number_of_trials', 'independent_sharpe_variance', 'BacktestOverfitting',
+           'plot_overfitting', 'probability_of_backtest_overfitting']
 
 # %% ../../nbs/23_evaluation.overfitting.ipynb #04044b08
 def _sharpe_variance(sharpe, skew, kurtosis, benchmark=0):
@@ -102,6 +104,61 @@ def deflated_sharpe_ratio(
     Bailey, López de Prado (2014), The Deflated Sharpe Ratio, Journal of Portfolio Management 40(5)
     """
     return probabilistic_sharpe_ratio(sharpe, n, skew, kurtosis, benchmark=expected_maximum_sharpe(n_trials, variance))
+
+# %% ../../nbs/23_evaluation.overfitting.ipynb #ca9222a8
+def _normal_maximum(n):
+    "Expected maximum of n independent standard normal numbers"
+    x = np.linspace(0, 9, 1001)
+    return float(np.trapezoid(1 - stats.norm.cdf(x)**n - stats.norm.cdf(-x)**n, x))   # the chance to lie above x, less the chance to lie below -x
+
+# %% ../../nbs/23_evaluation.overfitting.ipynb #d88b54dc
+def _varying(returns):
+    "The trials that moved, as columns of a frame"
+    try: frame = pd.DataFrame(np.asarray(returns, dtype=float))
+    except (TypeError, ValueError) as error: raise InputError("Trials' returns are a t x k table of numbers", type(returns).__name__) from error
+    if not frame.shape[1]: raise InputError("There is a column for at least one trial", frame.shape)
+    if np.isinf(frame.to_numpy()).any(): raise InputError("Returns are finite, or NaN where there is none", "infinity", "Clean them first: returns.replace([np.inf, -np.inf], np.nan).")
+    high, low = frame.max(), frame.min()
+    return frame.loc[:, high - low > 16*np.finfo(float).eps*np.maximum(high.abs(), low.abs())]
+
+def _correlation(frame):
+    "k x k correlations of trials, 0 where two never meet"
+    matrix = frame.corr().fillna(0).clip(-1, 1).to_numpy().copy()
+    np.fill_diagonal(matrix, 1)
+    return matrix
+
+# %% ../../nbs/23_evaluation.overfitting.ipynb #40971ab7
+def effective_number_of_trials(
+    returns,   # t x k returns: a row per period, a column per trial; NaN where there is none
+)->float:      # from 1, all alike, to k, all independent
+    """How many independent trials would show as good a best by luck as these, which are alike
+
+    It belongs with the variance of one trial's Sharpe ratio, as `independent_sharpe_variance` gives it: the plain variance across
+    trials leaves out what they share, and both together would count the likeness twice.
+
+    References
+    ----------
+    Bailey, López de Prado (2014), The Deflated Sharpe Ratio, Journal of Portfolio Management 40(5), on the number of independent trials;
+    White (2000), A Reality Check for Data Snooping, Econometrica 68(5), on the distribution of the best of correlated trials
+    """
+    frame = _varying(returns)
+    if frame.shape[1] < 2: return 1.0
+    values, vectors = np.linalg.eigh(_correlation(frame))
+    ratios = np.random.default_rng(0).normal(size=(4000, len(values)))*np.sqrt(values.clip(0)) @ vectors.T
+    best = float(np.ptp(ratios, axis=1).mean()/2)
+    if best >= _normal_maximum(len(values)): return float(len(values))
+    return float(optimize.brentq(lambda n: _normal_maximum(n) - best, 1, len(values)))
+
+# %% ../../nbs/23_evaluation.overfitting.ipynb #5af6125e
+def independent_sharpe_variance(
+    returns,   # t x k returns: a row per period, a column per trial; NaN where there is none
+)->float:      # per observation; 0 when there are fewer than two trials, or when all are the same
+    "Variance of the trials' Sharpe ratios, as it would be had they nothing in common"
+    frame = _varying(returns)
+    k = frame.shape[1]
+    if k < 2: return 0.0
+    apart = 1 - (_correlation(frame).sum() - k)/(k*(k - 1))
+    return float((frame.mean()/frame.std()).var()/apart) if apart > 1e-9 else 0.0
 
 # %% ../../nbs/23_evaluation.overfitting.ipynb #0f1271f9
 def _performance(performance, n_blocks):
