@@ -147,14 +147,13 @@ def plot_slice(
     figure.suptitle(f"{_words(metric)} in the search, {_better(metric)}; darker is later", fontsize=10)
     return _closed(figure)
 
-# %% ../../nbs/58_tuning.pictures.ipynb #f291f867
+# %% ../../nbs/58_tuning.pictures.ipynb #ec271bae
 def _importances(study, value_of):
     "Importance of each parameter for reaching the best values"
     optuna = import_optuna()
-    top = min(max(0.1, 5/max(len(value_of), 1)), 0.5)   # at least five trials make the best part
     with warnings.catch_warnings():   # it reminds that a target is minimised
         warnings.simplefilter("ignore")
-        return optuna.importance.get_param_importances(study, evaluator=optuna.importance.PedAnovaImportanceEvaluator(target_quantile=top), target=lambda trial: -value_of[trial.number])
+        return optuna.importance.get_param_importances(study, evaluator=optuna.importance.PedAnovaImportanceEvaluator(target_quantile=1/3), target=lambda trial: -value_of[trial.number])
 
 def _shuffled_importances(study, value_of, n=40):
     "What importances look like when the values belong to no trial: a row per shuffle"
