@@ -10,8 +10,8 @@ from hypothesis import given, settings, strategies as st
 from scipy.stats import kurtosis, norm, rankdata, skew
 
 from alphaplus_ml.core import InputError
-from alphaplus_ml.evaluation.overfitting import (deflated_sharpe_ratio, expected_maximum_sharpe, minimum_track_record_length, probabilistic_sharpe_ratio,
-                                                 probability_of_backtest_overfitting, sharpe_moments)
+from alphaplus_ml.evaluation.overfitting import (deflated_sharpe_ratio, effective_number_of_trials, expected_maximum_sharpe, independent_sharpe_variance,
+                                                 minimum_track_record_length, probabilistic_sharpe_ratio, probability_of_backtest_overfitting, sharpe_moments)
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -229,3 +229,79 @@ def test_the_figure_shows_every_split():
     left, right = result.plot().axes
     assert sum(patch.get_height() for patch in left.patches) == 70 == len(right.lines[0].get_xdata()) and f"{result.pbo:.2f}" in left.get_title()
     assert sum(patch.get_height() for patch in left.patches[:30]) == round(70*result.pbo)
+
+# trials that are alike
+
+def alike(k, groups, correlation, t=500, seed=0):
+    rng = np.random.default_rng(seed)
+    return sqrt(correlation)*rng.normal(size=(t, groups))[:, np.arange(k) % groups] + sqrt(1 - correlation)*rng.normal(size=(t, k))
+
+def ratios(trials): return trials.mean(axis=0)/trials.std(axis=0, ddof=1)
+
+LIKENESS = {"independent": (20, 1, 0), "correlated": (30, 1, 0.5), "blocks": (40, 8, 0.9), "many": (120, 12, 0.95)}
+
+@pytest.mark.parametrize("k, groups, correlation", LIKENESS.values(), ids=LIKENESS)
+@pytest.mark.parametrize("t", [250, 1000])
+def test_effective_trials_have_the_expected_maximum_of_correlated_ones(k, groups, correlation, t):
+    "Oracle: the mean best Sharpe ratio of searches simulated from their returns"
+    searches = [ratios(alike(k, groups, correlation, t, seed)) for seed in range(150)]
+    true = np.mean([np.ptp(found)/2 for found in searches])
+    counts = [effective_number_of_trials(alike(k, groups, correlation, t, seed)) for seed in range(3)]
+    assert expected_maximum_sharpe(np.mean(counts), 1/t) == pytest.approx(true, rel=0.08)
+    freed = np.mean([independent_sharpe_variance(alike(k, groups, correlation, t, seed)) for seed in range(60)])
+    assert freed*t == pytest.approx(1, rel=0.2)
+
+@pytest.mark.parametrize("k", [2, 3, 10])
+def test_independent_numbers_equal_the_exact_expected_maximum(k):
+    "Orthogonal columns have no sample correlation at all"
+    columns = np.linalg.qr(np.c_[np.ones(64), np.random.default_rng(k).normal(size=(64, k))])[0][:, 1:]
+    assert effective_number_of_trials(columns) == pytest.approx(k, rel=0.05) and effective_number_of_trials(columns) <= k
+
+@pytest.mark.parametrize("copies", [1, 5, 40])
+def test_clones_count_once(copies):
+    one = alike(3, 3, 0)
+    found = effective_number_of_trials(np.tile(one, copies)*np.repeat(np.arange(1, copies + 1), 3))   # leverage changes nothing
+    assert found == pytest.approx(effective_number_of_trials(one), rel=0.03)
+    assert effective_number_of_trials(np.tile(one[:, :1], copies)) == pytest.approx(1, abs=1e-6) and independent_sharpe_variance(np.tile(one[:, :1], copies)) == 0
+
+@given(st.integers(1, 12), st.integers(2, 30), st.floats(0, 0.99), st.integers(0, 99))
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_effective_trials_lie_between_one_and_all_whatever_order_and_scale(k, t, correlation, seed):
+    trials = alike(k, 1, correlation, t, seed)
+    found = effective_number_of_trials(trials)
+    assert 1 <= found <= k and found == effective_number_of_trials(pd.DataFrame(trials))
+    assert found == pytest.approx(effective_number_of_trials(trials[::-1]*0.01 + 5), rel=1e-3)
+    assert independent_sharpe_variance(trials) >= 0
+
+def test_the_more_alike_the_fewer():
+    found = [effective_number_of_trials(alike(25, 1, correlation)) for correlation in (0, 0.3, 0.6, 0.9, 0.99)]
+    assert np.all(np.diff(found) < 0) and found[-1] < 2
+
+def test_gaps_and_trials_that_never_moved_are_no_trials():
+    trials = pd.DataFrame(alike(10, 2, 0.9))
+    whole = effective_number_of_trials(trials)
+    before = trials.copy()
+    assert effective_number_of_trials(trials.assign(flat=0.01, rounding=0.1 + 1e-17, empty=np.nan)) == whole
+    assert independent_sharpe_variance(trials.assign(flat=0.01, empty=np.nan)) == independent_sharpe_variance(trials)
+    assert effective_number_of_trials(trials.mask(np.random.default_rng(0).random(trials.shape) < 0.1)) == pytest.approx(whole, rel=0.15)
+    pd.testing.assert_frame_equal(trials, before)
+
+def test_trials_that_never_meet_count_as_independent():
+    one, apart = alike(2, 1, 0.99), np.full((500, 2), np.nan)
+    apart[:250, 0], apart[250:, 1] = one[:250, 0], one[:250, 1]
+    assert effective_number_of_trials(apart) == pytest.approx(2, rel=0.05)
+
+def test_the_variance_is_the_one_across_trials_freed_of_their_correlation():
+    trials = alike(6, 1, 0.7)
+    matrix = np.corrcoef(trials.T)
+    mean = matrix[np.triu_indices(6, 1)].mean()
+    assert independent_sharpe_variance(trials) == pytest.approx(ratios(trials).var(ddof=1)/(1 - mean))
+
+@pytest.mark.parametrize("returns", [np.zeros((5, 3)), np.full((5, 2), np.nan), np.zeros((0, 2)), [[0.1, 0.2]], np.ones((9, 1))])
+def test_nothing_to_tell_apart_is_one_trial(returns):
+    assert effective_number_of_trials(returns) == 1 and independent_sharpe_variance(returns) == 0
+
+@pytest.mark.parametrize("returns, words", [([["a"]], "numbers"), (np.zeros((4, 0)), "at least one trial"), ([[np.inf, 1], [0, 2]], "infinity")])
+def test_returns_of_trials_that_are_none_are_refused(returns, words):
+    for function in (effective_number_of_trials, independent_sharpe_variance):
+        with pytest.raises(InputError, match=words): function(returns)

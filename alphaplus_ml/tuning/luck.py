@@ -56,7 +56,7 @@ def overfitting_note(
     found = probability_of_backtest_overfitting(varying, n_blocks)
     return found.pbo, f"CSCV over {varying.shape[1]} complete trials, {n_blocks} blocks", tuple(found.logits.tolist())
 
-# %% ../../nbs/57_tuning.luck.ipynb #bd7821b6
+# %% ../../nbs/57_tuning.luck.ipynb #b93bee9e
 def _check_luck(net, best, n_trials):
     "The returns as floats, after everything was checked"
     if not isinstance(net, pd.DataFrame): raise InputError("Trials' returns are a frame with a column per complete trial", type(net).__name__, "Hand over None when there are none.")
@@ -64,7 +64,10 @@ def _check_luck(net, best, n_trials):
         raise InputError("n_trials counts every configuration tried, at least the complete ones", n_trials, f"There are {net.shape[1]} complete ones.")
     if not net.columns.is_unique: raise InputError("Every trial has one column", net.columns[net.columns.duplicated()].tolist())
     if best not in net: raise InputError("The chosen trial is one of the complete ones", best, f"There are {list(net.columns)[:10]}.")
-    return net.astype(float)
+    try: found = net.astype(float)
+    except (TypeError, ValueError) as error: raise InputError("Trials' returns are numbers", net.dtypes.astype(str).unique().tolist()) from error
+    if np.isinf(found.to_numpy()).any(): raise InputError("Returns are finite, or NaN where there is none", "infinity", "Clean them first: net.replace([np.inf, -np.inf], np.nan).")
+    return found
 
 # %% ../../nbs/57_tuning.luck.ipynb #fb2ff9e2
 def measure_luck(

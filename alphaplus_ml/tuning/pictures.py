@@ -110,14 +110,14 @@ def _positions(trials, name, distribution):
     if hasattr(distribution, "choices"): values = values.map(lambda value: distribution.to_internal_repr(value))
     return values.astype(float)
 
-# %% ../../nbs/58_tuning.pictures.ipynb #f9cdafbc
+# %% ../../nbs/58_tuning.pictures.ipynb #a3a27354
 def _parameter_axis(axis, name, distribution):
     "Label a parameter's axis, in its own scale"
     axis.set_xlabel(name)
     if _is_log(distribution):
         ticks = np.geomspace(distribution.low, distribution.high, 3)
         axis.set_xscale("log")
-        axis.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+        axis.set_xticks(ticks, [f"{float(f'{tick:.2g}'):g}" for tick in ticks])
         axis.set_xticks([], minor=True)
     if hasattr(distribution, "choices"):
         axis.set(xticks=range(len(distribution.choices)), xlim=(-0.5, len(distribution.choices) - 0.5))
