@@ -217,7 +217,7 @@ def _coordinates(complete, searched, metric):
     low, high = complete.value.min(), complete.value.max()
     return pd.DataFrame(places | {_words(metric): (complete.value - low)/((high - low) or 1)})
 
-# %% ../../nbs/58_tuning.pictures.ipynb #8ff9ef3a
+# %% ../../nbs/58_tuning.pictures.ipynb #dfd130d6
 @pictures.register("parallel_coordinates")
 def plot_parallel_coordinates(
     study:Any,   # an Optuna study, as of trials_of
@@ -227,7 +227,7 @@ def plot_parallel_coordinates(
     "A line per complete trial through its parameters to its value"
     complete, searched = _complete(study, metric), _distributions(study)
     lines, best = _coordinates(complete, searched, metric), _best(complete, metric)
-    figure, axis = _axes(metric, f"complete trials, dark is good; {_words(metric)} in the search, {_better(metric)}", figsize=(1.5 + 1.2*lines.shape[1], 3.2))
+    figure, axis = _axes(metric, f"complete trials, dark is good; {_words(metric)} in the search, {_better(metric)}", figsize=(1 + lines.shape[1], 3))
     rank = (sign(metric)*complete.value).rank(pct=True)
     for number in rank.sort_values().index: axis.plot(lines.loc[number], color=need("matplotlib").colormaps["Blues"](0.15 + 0.8*rank[number]), linewidth=1)
     axis.plot(lines.loc[best], color="tab:orange", linewidth=2.5)
