@@ -8,16 +8,16 @@ import pytest
 from scipy.stats import kurtosis, skew, spearmanr
 from sklearn.base import BaseEstimator
 
-from alphaplus_ml.core import InputError, MemoryRecorder, RunError, UnknownNameError, child_seed
+from alphaplus_ml.core import InputError, MemoryRecorder, RunError, child_seed
 from alphaplus_ml.evaluation.comparison import headline_interval
 from alphaplus_ml.evaluation.metrics import metrics, r2_out_of_sample, score, sign
 from alphaplus_ml.evaluation.overfitting import deflated_sharpe_ratio, probability_of_backtest_overfitting
 from alphaplus_ml.evaluation.portfolio import portfolio_returns
 from alphaplus_ml.evaluation.splits import WalkForward, split_holdout
-from alphaplus_ml.models.base import make_model, model_parameters, models, predict_out_of_fold
+from alphaplus_ml.models.base import make_model, model_parameters, predict_out_of_fold
 from alphaplus_ml.tuning import trials as trials_module
 from alphaplus_ml.tuning.optimize import HyperparameterOptimizationConfig, OptimizationResult, optimize_hyperparameters
-from alphaplus_ml.tuning.spaces import Choice, Float, Integer, resolve_space, search_spaces, starting_point
+from alphaplus_ml.tuning.spaces import Choice, Float, Integer
 from alphaplus_ml.tuning.trials import standing
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -353,13 +353,6 @@ def test_an_unknown_name_comes_with_near_ones(change, near):
 def test_a_config_that_makes_no_sense_is_refused(change, words):
     with pytest.raises(InputError, match=words): config(**change)
 
-@pytest.mark.parametrize("make, words", [
-    (lambda: Float(1.0, 1.0), "below"), (lambda: Float(2, 1), "below"), (lambda: Float(0, 1, log=True), "above zero"), (lambda: Float(0, np.inf), "finite"),
-    (lambda: Float(np.nan, 1), "finite"), (lambda: Integer(1, 1), "below"), (lambda: Integer(1, 2.5), "whole"), (lambda: Integer(0, 5, log=True), "above zero"),
-    (lambda: Choice(()), "at least two"), (lambda: Choice(("a", "a")), "at least two"), (lambda: Choice(([1], [2])), "options")])
-def test_an_empty_range_is_refused(make, words):
-    with pytest.raises(InputError, match=words): make()
-
 @pytest.mark.parametrize("change, words", [
     (lambda X, y, e, r: (X, y.mask(np.arange(len(y)) == 40), e, r), "missing only where"), (lambda X, y, e, r: (X, y.mask(np.arange(len(y)) == 510), e, r), "missing only where"),
     (lambda X, y, e, r: (X, y.mask(np.arange(len(y)) == 40, np.inf), e, r), "finite"), (lambda X, y, e, r: (X, y.iloc[::-1], e, r), "target has the index"),
@@ -395,18 +388,3 @@ def test_more_folds_than_there_is_room_for_are_refused(splitter):
     spy = Spy()
     with pytest.raises(InputError, match="splits"): optimize_hyperparameters(*panel(horizon=5)[:2], config(splitter=splitter, horizon=5), recorder=spy)
     assert not spy.log
-
-# spaces
-
-@pytest.mark.parametrize("name", search_spaces)
-def test_a_search_space_fits_its_model(name):
-    assert name in models
-    searched, fixed = resolve_space(name, {})
-    assert set(searched) <= set(model_parameters(name)) and fixed == {}
-    assert starting_point(name, searched) == {key: model_parameters(name)[key] for key in searched}   # the defaults lie inside
-    for space in searched.values(): space.distribution()
-
-def test_overrides_replace_fix_and_add():
-    searched, fixed = resolve_space("lightgbm", {"num_leaves": 7, "subsample": Float(0.9, 1.0), "reg_alpha": Float(0.0, 1.0)})
-    assert fixed == {"num_leaves": 7} and searched["subsample"] == Float(0.9, 1.0) and "reg_alpha" in searched and "num_leaves" not in searched
-    with pytest.raises(UnknownNameError, match="num_leaves"): resolve_space("lightgbm", {"num_leafs": 7})

@@ -20,8 +20,8 @@ from ..models.base import model_parameters
 
 # %% auto #0
 __all__ = ['search_spaces', 'most_points', 'import_optuna', 'Float', 'Integer', 'Choice', 'When', 'penalty_space',
-           'lightgbm_space', 'xgboost_space', 'catboost_space', 'resolve_space', 'suggest', 'distributions',
-           'starting_point', 'inside', 'grid_points']
+           'lightgbm_space', 'xgboost_space', 'catboost_space', 'resolve_space', 'describe_space', 'suggest',
+           'distributions', 'starting_point', 'inside', 'grid_points']
 
 # %% ../../nbs/50_tuning.spaces.ipynb #4ed48e88
 def import_optuna():  # the package
@@ -172,47 +172,48 @@ def penalty_space():  # parameter -> range
     "The penalty, over six decades"
     return {"alpha": Float(1.0, 1e6, log=True, points=13, reason="the best penalty is about f/R2 rows: 100 to 100,000 for 10 to 100 features and an R2 of 0.1 to 10 %; a decade more on each side")}
 
-# %% ../../nbs/50_tuning.spaces.ipynb #88ebbab7
-def _shared_by_boosters():
-    "The ranges that every brand of boosted trees has"
+# %% ../../nbs/50_tuning.spaces.ipynb #13c879c1
+def _boosting(**shape):
+    "The ranges that every brand of boosted trees has, around those of its trees' shape"
     return {
         "n_estimators": Integer(20, 400, log=True, reason="times the rate, it is how far the model goes from the mean; few trees are a legitimate answer: predict nearly the mean"),
-        "learning_rate": Float(0.005, 0.1, log=True, reason="smaller steps average over more trees; above 0.1 a single tree of noise shows in the forecast, below 0.005 even 400 trees stay at the mean"),
-        "subsample": Float(0.5, 1.0, reason="fewer rows make the trees of neighbouring, dependent rows less alike; below half, a tree sees too little of a weak signal"),
+        "learning_rate": Float(0.005, 0.1, log=True, reason="smaller steps average over more trees; above 0.1 a single tree of noise shows in the forecast, below 0.005 even 400 trees stay near the mean"),
+        **shape,
+        "subsample": Float(0.5, 1.0, reason="fewer rows make trees less alike, whose neighbouring rows depend on each other; below half, a tree sees too little of a weak signal"),
         "colsample_bytree": Float(0.3, 1.0, reason="fewer features let the second-best of correlated ones take part; below a third, most trees miss the few that matter"),
         "reg_lambda": Float(0.1, 1000.0, log=True, reason="rows of doubt that pull each leaf to zero: nothing beside a hundred rows at 0.1, most of a leaf at 1,000"),
     }
 
-# %% ../../nbs/50_tuning.spaces.ipynb #e672d789
+# %% ../../nbs/50_tuning.spaces.ipynb #85aeee1e
 @search_spaces.register("lightgbm_classifier")
 @search_spaces.register("lightgbm")
 def lightgbm_space():  # parameter -> range
     "Size, restraint and sampling of the trees"
-    return _shared_by_boosters() | {
-        "num_leaves": Integer(3, 31, log=True, reason="3 is one interaction; more than 31 has never been needed for daily bars"),
-        "min_child_samples": Integer(20, 500, log=True, reason="20 is LightGBM's default, 500 averages two years of one symbol's daily bars; a panel of hundreds of symbols may go higher"),
-    }
+    return _boosting(
+        num_leaves=Integer(3, 31, log=True, reason="3 is one interaction; more than 31 has never been needed for daily bars"),
+        min_child_samples=Integer(20, 500, log=True, reason="20 is LightGBM's default, 500 averages two years of one symbol's daily bars; a panel of hundreds of symbols may go higher"),
+    )
 
-# %% ../../nbs/50_tuning.spaces.ipynb #7180b56e
+# %% ../../nbs/50_tuning.spaces.ipynb #059b2dc0
 @search_spaces.register("xgboost_classifier")
 @search_spaces.register("xgboost")
 def xgboost_space():  # parameter -> range
     "Size, restraint and sampling of the trees"
-    return _shared_by_boosters() | {
-        "max_depth": Integer(1, 6, reason="1 is a sum of single features, 6 is XGBoost's default; each level doubles the leaves"),
-        "min_child_weight": Float(20.0, 500.0, log=True, reason="rows in a leaf, as in LightGBM's min_child_samples; XGBoost's default of 1 lets a leaf hold a single row"),
-    }
+    return _boosting(
+        max_depth=Integer(1, 6, reason="1 is a sum of single features, 6 is XGBoost's default; each level doubles the leaves"),
+        min_child_weight=Float(20.0, 500.0, log=True, reason="rows in a leaf, as in LightGBM's min_child_samples; XGBoost's default of 1 lets a leaf hold a single row"),
+    )
 
-# %% ../../nbs/50_tuning.spaces.ipynb #c24140b8
+# %% ../../nbs/50_tuning.spaces.ipynb #1c2080a7
 @search_spaces.register("catboost_classifier")
 @search_spaces.register("catboost")
 def catboost_space():  # parameter -> range
     "Size, restraint and sampling of the trees"
-    return _shared_by_boosters() | {
-        "depth": Integer(1, 6, reason="1 is a sum of single features, 6 is CatBoost's default; each level doubles the leaves"),
-        "min_child_samples": Integer(20, 500, log=True, reason="rows in a leaf, as in LightGBM; CatBoost's default of 1 lets a leaf hold a single row"),
-        "random_strength": Float(0.1, 10.0, log=True, reason="noise on the score of each split, so that near-ties fall differently from tree to tree; 1 is CatBoost's default"),
-    }
+    return _boosting(
+        depth=Integer(1, 6, reason="1 is a sum of single features, 6 is CatBoost's default; each level doubles the leaves"),
+        min_child_samples=Integer(20, 500, log=True, reason="rows in a leaf, as in LightGBM; CatBoost's default of 1 lets a leaf hold a single row"),
+        random_strength=Float(0.1, 10.0, log=True, reason="noise on the score of each split, so that near-ties fall differently from tree to tree; 1 is CatBoost's default"),
+    )
 
 # %% ../../nbs/50_tuning.spaces.ipynb #5e77547d
 _kinds = (Float, Integer, Choice, When)
@@ -225,15 +226,21 @@ def _check_override(model_name, key, value, known):
     if listed or type(value).__name__.endswith("Distribution"):
         raise InputError(f"{key} is given a range or a value", value, "Use Float(low, high), Integer(low, high), or Choice(options) for a few values.")
 
-# %% ../../nbs/50_tuning.spaces.ipynb #f291580e
+# %% ../../nbs/50_tuning.spaces.ipynb #8abac585
 def _range_of(space): return space.range if isinstance(space, When) else space
+
+def _circle(searched):
+    "The parameters of a circle of conditions, in words"
+    path = [next(iter(searched))]
+    while path.count(path[-1]) == 1: path.append(searched[path[-1]].parameter)
+    return " -> ".join(path[path.index(path[-1]):])
 
 def _in_order(searched):
     "The ranges, each behind the parameter that its condition names"
     ordered, waiting = {}, dict(searched)
     while waiting:
         ready = [key for key, space in waiting.items() if not (isinstance(space, When) and space.parameter in waiting)]
-        if not ready: raise InputError("Conditions do not go in a circle", " -> ".join([*waiting, next(iter(waiting))]), "Search one of these parameters always.")
+        if not ready: raise InputError("Conditions do not go in a circle", _circle(waiting), "Search one of these parameters always.")
         ordered |= {key: waiting.pop(key) for key in ready}
     return ordered
 
@@ -275,6 +282,24 @@ def resolve_space(
     searched = _settled({key: value for key, value in merged.items() if key not in fixed}, fixed, overrides)
     if not searched: raise InputError("A search has at least one parameter with a range", model_name, f"These models have a search space: {', '.join(search_spaces)}.")
     return searched, fixed
+
+# %% ../../nbs/50_tuning.spaces.ipynb #db35bb0a
+def _words(space):
+    "A range in words"
+    if isinstance(space, When): return f"{_words(space.range)}; when {space.parameter} is {' or '.join(map(str, space.values))}"
+    if isinstance(space, Choice): return ", ".join(map(str, space.options))
+    return f"{space.low:,g} to {space.high:,g}{', logarithmic' if space.log else ''}"
+
+def describe_space(
+    model_name:str,                      # a registered model
+    overrides:dict[str, Any]|None=None,  # as in `resolve_space`
+)->pd.DataFrame:                         # a line per parameter: its range, its default, and why
+    "What a search would try, and why"
+    searched, fixed = resolve_space(model_name, overrides or {})
+    defaults = model_parameters(model_name)
+    lines = {key: (_words(space), defaults[key], _range_of(space).reason) for key, space in searched.items()}
+    lines |= {key: (f"fixed at {value}", defaults[key], "") for key, value in fixed.items()}
+    return pd.DataFrame.from_dict(lines, orient="index", columns=["range", "default", "why"]).rename_axis("parameter")
 
 # %% ../../nbs/50_tuning.spaces.ipynb #b6fa4358
 def _walk(
