@@ -88,7 +88,9 @@ def test_both_ends_can_be_fitted(name, end):
     assert np.isfinite(make_model(name, **ends).fit(X, y).predict(X)).all()
 
 def test_a_classifier_searches_what_its_regression_does():
-    for name in ("lightgbm", "xgboost", "catboost"): assert search_spaces[f"{name}_classifier"] is search_spaces[name]
+    for name in ("lightgbm", "catboost"): assert search_spaces[f"{name}_classifier"] is search_spaces[name]
+    one, other = (search_spaces[name]() for name in ("xgboost", "xgboost_classifier"))
+    assert list(one) == list(other) and {key for key in one if one[key] != other[key]} == {"min_child_weight"}
 
 # overrides
 

@@ -20,8 +20,8 @@ from ..models.base import model_parameters
 
 # %% auto #0
 __all__ = ['search_spaces', 'most_points', 'import_optuna', 'Float', 'Integer', 'Choice', 'When', 'penalty_space',
-           'lightgbm_space', 'xgboost_space', 'catboost_space', 'resolve_space', 'describe_space', 'suggest',
-           'distributions', 'starting_point', 'inside', 'grid_points']
+           'lightgbm_space', 'xgboost_space', 'xgboost_classifier_space', 'catboost_space', 'resolve_space',
+           'describe_space', 'suggest', 'distributions', 'starting_point', 'inside', 'grid_points']
 
 # %% ../../nbs/50_tuning.spaces.ipynb #4ed48e88
 def import_optuna():  # the package
@@ -172,14 +172,14 @@ def penalty_space():  # parameter -> range
     "The penalty, over six decades"
     return {"alpha": Float(1.0, 1e6, log=True, points=13, reason="the best penalty is about f/R2 rows: 100 to 100,000 for 10 to 100 features and an R2 of 0.1 to 10 %; a decade more on each side")}
 
-# %% ../../nbs/50_tuning.spaces.ipynb #13c879c1
+# %% ../../nbs/50_tuning.spaces.ipynb #1dc708c6
 def _boosting(**shape):
     "The ranges that every brand of boosted trees has, around those of its trees' shape"
     return {
         "n_estimators": Integer(20, 400, log=True, reason="times the rate, it is how far the model goes from the mean; few trees are a legitimate answer: predict nearly the mean"),
         "learning_rate": Float(0.005, 0.1, log=True, reason="smaller steps average over more trees; above 0.1 a single tree of noise shows in the forecast, below 0.005 even 400 trees stay near the mean"),
         **shape,
-        "subsample": Float(0.5, 1.0, reason="fewer rows make trees less alike, whose neighbouring rows depend on each other; below half, a tree sees too little of a weak signal"),
+        "subsample": Float(0.5, 1.0, reason="fewer rows make the trees less alike, and neighbouring rows say much the same; below half, a tree sees too little of a weak signal"),
         "colsample_bytree": Float(0.3, 1.0, reason="fewer features let the second-best of correlated ones take part; below a third, most trees miss the few that matter"),
         "reg_lambda": Float(0.1, 1000.0, log=True, reason="rows of doubt that pull each leaf to zero: nothing beside a hundred rows at 0.1, most of a leaf at 1,000"),
     }
@@ -194,25 +194,29 @@ def lightgbm_space():  # parameter -> range
         min_child_samples=Integer(20, 500, log=True, reason="20 is LightGBM's default, 500 averages two years of one symbol's daily bars; a panel of hundreds of symbols may go higher"),
     )
 
-# %% ../../nbs/50_tuning.spaces.ipynb #059b2dc0
-@search_spaces.register("xgboost_classifier")
+# %% ../../nbs/50_tuning.spaces.ipynb #1a3c041e
 @search_spaces.register("xgboost")
 def xgboost_space():  # parameter -> range
     "Size, restraint and sampling of the trees"
     return _boosting(
         max_depth=Integer(1, 6, reason="1 is a sum of single features, 6 is XGBoost's default; each level doubles the leaves"),
-        min_child_weight=Float(20.0, 500.0, log=True, reason="rows in a leaf, as in LightGBM's min_child_samples; XGBoost's default of 1 lets a leaf hold a single row"),
+        min_child_weight=Float(20.0, 500.0, log=True, reason="rows in a leaf, as in LightGBM; XGBoost's default of 1 lets a leaf hold a single row"),
     )
 
-# %% ../../nbs/50_tuning.spaces.ipynb #1c2080a7
+# %% ../../nbs/50_tuning.spaces.ipynb #6fe4a3c8
+@search_spaces.register("xgboost_classifier")
+def xgboost_classifier_space():  # parameter -> range
+    "The regression's space, with the weight of a leaf in the classifier's unit"
+    return xgboost_space() | {"min_child_weight": Float(5.0, 125.0, log=True, reason="20 to 500 rows of two even classes, a quarter of weight each")}
+
+# %% ../../nbs/50_tuning.spaces.ipynb #846bbfb0
 @search_spaces.register("catboost_classifier")
 @search_spaces.register("catboost")
 def catboost_space():  # parameter -> range
     "Size, restraint and sampling of the trees"
     return _boosting(
         depth=Integer(1, 6, reason="1 is a sum of single features, 6 is CatBoost's default; each level doubles the leaves"),
-        min_child_samples=Integer(20, 500, log=True, reason="rows in a leaf, as in LightGBM; CatBoost's default of 1 lets a leaf hold a single row"),
-        random_strength=Float(0.1, 10.0, log=True, reason="noise on the score of each split, so that near-ties fall differently from tree to tree; 1 is CatBoost's default"),
+        random_strength=Float(0.1, 10.0, log=True, reason="noise on the scores of splits, so that near-ties fall differently from tree to tree; 1 is CatBoost's default, a decade on each side"),
     )
 
 # %% ../../nbs/50_tuning.spaces.ipynb #5e77547d
