@@ -13,6 +13,6 @@ __all__ = []
 # %% ../../nbs/49_models.init.ipynb #a554fee0
 __getattr__, __dir__ = lazy_names(__name__, {
     "models":"alphaplus_ml.models.base", "make_model":"alphaplus_ml.models.base", "list_models":"alphaplus_ml.models.base",
-    "check_model":"alphaplus_ml.models.base", "predict_out_of_fold":"alphaplus_ml.models.base",
-    "predict_paths":"alphaplus_ml.models.base",
+    "check_model":"alphaplus_ml.models.base", "forecast":"alphaplus_ml.models.base",
+    "predict_out_of_fold":"alphaplus_ml.models.base", "predict_paths":"alphaplus_ml.models.base",
 })
