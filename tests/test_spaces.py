@@ -37,6 +37,8 @@ def test_a_range_agrees_with_optunas(space, value):
     assert near in space and space.nearest(near) == near and same._contains(same.to_internal_repr(near))
     asked = round(value) if isinstance(space, Integer) else value
     assert (asked in space) == bool(same._contains(asked)) and (value in space) <= (near == value)
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+    assert space.suggest(trial, "x") in space and trial.distributions == {"x": same}
     assert abs(near - value) <= min(abs(end - value) for end in (space.low, space.high)) + 0.5   # no end is nearer
 
 @quick
@@ -192,7 +194,7 @@ def searched_by(sampler, n, seed=0, space=SMALL, pruner="none", start=None, stop
     while len(study.trials) < n and not (stop and ended):
         trial = study.ask()
         chosen = suggest(trial, space)
-        trial.report(chosen["x"], 0)
+        for step in range(10): trial.report(chosen["x"], step)   # enough for a hyperband of three brackets
         trial.should_prune()
         study.tell(trial, (chosen["x"] - 0.3)**2 + 0.1*chosen["depth"])
     return [trial.params for trial in study.trials]

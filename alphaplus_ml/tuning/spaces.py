@@ -20,8 +20,8 @@ from ..models.base import model_parameters
 
 # %% auto #0
 __all__ = ['search_spaces', 'most_points', 'import_optuna', 'Float', 'Integer', 'Choice', 'When', 'penalty_space',
-           'lightgbm_space', 'xgboost_space', 'xgboost_classifier_space', 'catboost_space', 'resolve_space',
-           'describe_space', 'suggest', 'distributions', 'starting_point', 'inside', 'grid_points']
+           'elastic_net_space', 'lightgbm_space', 'xgboost_space', 'xgboost_classifier_space', 'catboost_space',
+           'resolve_space', 'describe_space', 'suggest', 'distributions', 'starting_point', 'inside', 'grid_points']
 
 # %% ../../nbs/50_tuning.spaces.ipynb #4ed48e88
 def import_optuna():  # the package
@@ -171,6 +171,15 @@ search_spaces = Registry("search space")
 def penalty_space():  # parameter -> range
     "The penalty, over six decades"
     return {"alpha": Float(1.0, 1e6, log=True, points=13, reason="the best penalty is about f/R2 rows: 100 to 100,000 for 10 to 100 features and an R2 of 0.1 to 10 %; a decade more on each side")}
+
+# %% ../../nbs/50_tuning.spaces.ipynb #382a4f5f
+@search_spaces.register("elastic_net")
+def elastic_net_space():  # parameter -> range
+    "The penalty, and how much of it drops features"
+    return {
+        "alpha": Float(0.001, 0.1, log=True, points=9, reason="a correlation in standard deviations: below 0.001 lies the chance of a million rows, above 0.1 hardly any feature of returns"),
+        "l1_ratio": Float(0.1, 1.0, points=4, reason="1 only drops, 0.1 nearly only shrinks, as ridge does; at 0 it would be ridge"),
+    }
 
 # %% ../../nbs/50_tuning.spaces.ipynb #1dc708c6
 def _boosting(**shape):
