@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from alphaplus_ml.core import InputError, UnknownNameError
 from alphaplus_ml.models.base import contract_data, make_model, model_parameters, models
-from alphaplus_ml.tuning.samplers import make_pruner, make_sampler, pruners, samplers, told
-from alphaplus_ml.tuning.spaces import (Choice, Float, Integer, When, describe_space, distributions, grid_points, inside, resolve_space, search_spaces,
+from alphaplus_ml.tuning.samplers import grid_points, make_pruner, make_sampler, pruners, samplers, told
+from alphaplus_ml.tuning.spaces import (Choice, Float, Integer, When, describe_space, distributions, inside, resolve_space, search_spaces,
                                         starting_point, suggest)
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.filterwarnings("ignore:IProgress")]

@@ -19,9 +19,9 @@ from ..core import InputError, Registry, need, unknown_name
 from ..models.base import model_parameters
 
 # %% auto #0
-__all__ = ['search_spaces', 'most_points', 'import_optuna', 'Float', 'Integer', 'Choice', 'When', 'penalty_space',
-           'elastic_net_space', 'lightgbm_space', 'xgboost_space', 'xgboost_classifier_space', 'catboost_space',
-           'resolve_space', 'describe_space', 'suggest', 'distributions', 'starting_point', 'inside', 'grid_points']
+__all__ = ['search_spaces', 'import_optuna', 'Float', 'Integer', 'Choice', 'When', 'penalty_space', 'elastic_net_space',
+           'lightgbm_space', 'xgboost_space', 'xgboost_classifier_space', 'catboost_space', 'resolve_space',
+           'describe_space', 'suggest', 'distributions', 'starting_point', 'inside']
 
 # %% ../../nbs/50_tuning.spaces.ipynb #4ed48e88
 def import_optuna():  # the package
@@ -361,19 +361,3 @@ def inside(
     active = _walk(searched, lambda key, space: parameters.get(key, _absent))
     rest = {key: value for key, value in parameters.items() if key not in active}
     return rest == (fixed or {}) and all(value in _range_of(searched[key]) for key, value in active.items())
-
-# %% ../../nbs/50_tuning.spaces.ipynb #04d96863
-most_points = 10_000   # of a grid: at a second each, nearly three hours
-
-def grid_points(
-    searched:dict[str, Any],  # of `resolve_space`
-)->list[dict[str, Any]]:      # parameter -> value, of those that count
-    "Every configuration of a grid over the space"
-    unknown = [key for key, space in searched.items() if getattr(_range_of(space), "points", 0) is None and isinstance(_range_of(space), Float)]
-    if unknown: raise InputError("A grid knows how many points of each Float to try", unknown, "Say so, as in Float(0.1, 10, log=True, points=5), or fix these parameters.")
-    points = [{}]
-    for key, space in searched.items():
-        values = _range_of(space).grid()
-        points = [point | more for point in points for more in ([{key: value} for value in values] if not isinstance(space, When) or space.holds(point) else [{}])]
-        if len(points) > most_points: raise InputError(f"A grid has at most {most_points:,} configurations", f"{len(points):,} up to {key}", "Use fewer points, or let tpe or random draw from the ranges.")
-    return points
