@@ -138,7 +138,8 @@ def lightgbm(
         n_estimators=n_estimators, learning_rate=learning_rate, num_leaves=num_leaves, max_depth=max_depth, min_child_samples=min_child_samples,
         subsample=subsample, subsample_freq=1, colsample_bytree=colsample_bytree, reg_alpha=reg_alpha, reg_lambda=reg_lambda,
         min_split_gain=min_split_gain, max_bin=max_bin, objective=_objective(objective), monotone_constraints=monotone, random_state=random_state,
-        n_jobs=n_jobs, deterministic=True, force_col_wise=True, verbose=-1)
+        n_jobs=n_jobs, deterministic=True, force_col_wise=True,
+        feature_pre_filter=False, verbose=-1)
 
 # %% ../../nbs/42_models.boosting.ipynb #9af54075
 @models.register("lightgbm_classifier", task="classification", family="boosting", kind="tabular")
@@ -164,7 +165,8 @@ def lightgbm_classifier(
         n_estimators=n_estimators, learning_rate=learning_rate, num_leaves=num_leaves, max_depth=max_depth, min_child_samples=min_child_samples,
         subsample=subsample, subsample_freq=1, colsample_bytree=colsample_bytree, reg_alpha=reg_alpha, reg_lambda=reg_lambda,
         min_split_gain=min_split_gain, max_bin=max_bin, objective=None if objective == "binary" else _objective(objective), monotone_constraints=monotone,
-        random_state=random_state, n_jobs=n_jobs, deterministic=True, force_col_wise=True, verbose=-1)
+        random_state=random_state, n_jobs=n_jobs, deterministic=True, force_col_wise=True,
+        feature_pre_filter=False, verbose=-1)
 
 # %% ../../nbs/42_models.boosting.ipynb #78dd1d36
 class _XGBoost:
@@ -220,7 +222,8 @@ def xgboost(
     return booster_class("XGBoost")(
         n_estimators=n_estimators, learning_rate=learning_rate, max_depth=max_depth, min_child_weight=min_child_weight, subsample=subsample,
         colsample_bytree=colsample_bytree, reg_alpha=reg_alpha, reg_lambda=reg_lambda, gamma=gamma, max_bin=max_bin, objective=_objective(objective),
-        base_score=0.0 if callable(objective) else None, monotone_constraints=monotone, random_state=random_state, n_jobs=n_jobs, tree_method="hist", device="cpu")
+        base_score=0.0 if callable(objective) else None, monotone_constraints=monotone, random_state=random_state, n_jobs=n_jobs, tree_method="hist", device="cpu",
+        seed_per_iteration=True)
 
 # %% ../../nbs/42_models.boosting.ipynb #d31e05dc
 @models.register("xgboost_classifier", task="classification", family="boosting", kind="tabular")
@@ -244,7 +247,8 @@ def xgboost_classifier(
     return booster_class("XGBoostClassifier")(
         n_estimators=n_estimators, learning_rate=learning_rate, max_depth=max_depth, min_child_weight=min_child_weight, subsample=subsample,
         colsample_bytree=colsample_bytree, reg_alpha=reg_alpha, reg_lambda=reg_lambda, gamma=gamma, max_bin=max_bin, objective=_objective(objective),
-        base_score=0.5 if callable(objective) else None, monotone_constraints=monotone, random_state=random_state, n_jobs=n_jobs, tree_method="hist", device="cpu")
+        base_score=0.5 if callable(objective) else None, monotone_constraints=monotone, random_state=random_state, n_jobs=n_jobs, tree_method="hist", device="cpu",
+        seed_per_iteration=True)
 
 # %% ../../nbs/42_models.boosting.ipynb #98f86537
 class _CatBoost:
