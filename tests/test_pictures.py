@@ -50,7 +50,7 @@ def test_a_picture_or_a_reason(name, states, names, recwarn):
     except InputError as error: assert "got" in str(error) and len(str(error)) > 30
     else:
         assert isinstance(figure, matplotlib.figure.Figure)
-        figure.savefig(io.BytesIO())   # drawing it warns of nothing
+        figure.savefig(io.BytesIO(), dpi=40)   # drawing it warns of nothing
     assert not matplotlib.pyplot.get_fignums()
 
 @pytest.mark.parametrize("name", pictures)
@@ -75,6 +75,7 @@ def test_drawing_leaves_the_study_alone():
 def test_a_value_to_be_minimised_is_turned_back():
     high, low = study_of([C]*6 + [P]), study_of([C]*6 + [P], direction=-1)
     pd.testing.assert_frame_equal(trials_of(high, "rank_ic"), trials_of(low, "rmse"))
+    assert trials_of(study_of([C, W, R]), "rmse").status.tolist() == ["complete", "running"]   # what waits has not begun
     assert np.isnan(trials_of(high, "rank_ic").value[6]) and trials_of(high, "rank_ic").status[6] == "pruned"
 
 @pytest.mark.parametrize("metric, direction, best", [("rank_ic", 1, "max"), ("rmse", -1, "min")])
@@ -120,6 +121,15 @@ def test_importances_find_what_counts_and_nothing_in_noise():
     false = [(importances(study_of([C]*60, names=("share", "kind", "leaves"), seed=seed), "rank_ic").eval("importance > by_chance")).sum() for seed in range(15)]
     assert np.mean(false) < 0.5   # three parameters, five in a hundred each
 
+@pytest.mark.parametrize("metric", ["rank_ic", "rmse"])
+def test_importance_is_for_the_best_not_for_the_worst(metric):
+    "Being among the best is a matter of share alone, being among the worst of drop as well; the study maximises whatever the metric"
+    rng, study = np.random.default_rng(0), optuna.create_study(direction="maximize")
+    for share, drop in rng.random((90, 2)):
+        study.add_trial(optuna.trial.create_trial(value=(10.0 if share < 1/3 else -drop), params={"share": share, "drop": drop}, distributions={key: SPACE[key] for key in ("share", "drop")}))
+    found = importances(study, metric)
+    assert found.importance["share"] > 0.9
+
 def test_importances_of_few_trials_say_that_they_are_noise():
     few, many = (plot_importances(study_of([C]*n), "rank_ic").axes[0] for n in (19, 20))
     assert "19 complete trials for 5 parameters: below 20 this is noise" in few.get_title() and "noise" not in many.get_title()
@@ -134,7 +144,8 @@ def test_the_timeline_shows_workers_and_states():
     axis = figure.axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["w0", "w1"] and "5 trials on 2 workers" in axis.get_title()
     assert {text.get_text() for text in axis.get_legend().get_texts()} == {"complete: 2", "pruned: 1", "running: 2"}
-    assert max(patch.get_x() + patch.get_width() for patch in axis.patches) == 40   # the last time known is the last start
+    ends = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in axis.patches]
+    assert ends[-2:] == [(30, 40), (40, 40)]   # both run; the last time known is the last start
 
 def test_trials_without_a_worker_never_overlap_in_a_lane():
     axis = plot_timeline(study_of([C]*6), "rank_ic").axes[0]   # each takes 15 seconds, one starts every 10
