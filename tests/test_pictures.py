@@ -10,7 +10,7 @@ import pytest
 
 from alphaplus_ml.core import InputError
 from alphaplus_ml.tuning.luck import measure_luck
-from alphaplus_ml.tuning.pictures import (Progress, draw_pictures, importances, pictures, plot_history, plot_importances, plot_logits, plot_parallel_coordinates,
+from alphaplus_ml.tuning.pictures import (_Progress, draw_pictures, importances, pictures, plot_history, plot_importances, plot_logits, plot_parallel_coordinates,
                                           plot_slice, plot_timeline, progress_bar, save_pictures, trials_of)
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -224,13 +224,13 @@ def test_time_left_is_the_smaller_of_pace_and_limit(monkeypatch):
     left = {}
     for timeout in (None, 100, 25):
         clock[0] = 0.0
-        progress = Progress("rmse", 10, timeout, done=2, file=io.StringIO())
+        progress = _Progress("rmse", 10, timeout, done=2, file=io.StringIO())
         unknown = progress.left()
         clock[0] = 20.0
         progress.report("complete", 0.1), progress.report("failed")
         left[timeout] = unknown, progress.left()
         progress.bar.close()
     assert left == {None: (None, 60.0), 100: (100.0, 60.0), 25: (25.0, 5.0)}   # ten seconds a trial, six to come
-    endless = Progress("rmse", file=io.StringIO())
+    endless = _Progress("rmse", file=io.StringIO())
     assert endless.left() is None
     endless.bar.close()

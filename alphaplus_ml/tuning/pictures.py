@@ -22,7 +22,7 @@ from .spaces import import_optuna
 
 # %% auto #0
 __all__ = ['pictures', 'trials_of', 'plot_history', 'plot_slice', 'importances', 'plot_importances', 'plot_parallel_coordinates',
-           'plot_timeline', 'plot_logits', 'draw_pictures', 'save_pictures', 'Progress', 'progress_bar']
+           'plot_timeline', 'plot_logits', 'draw_pictures', 'save_pictures', 'progress_bar']
 
 # %% ../../nbs/58_tuning.pictures.ipynb #9858ce28
 def trials_of(
@@ -328,38 +328,28 @@ def save_pictures(
     for file, figure in zip(files, figures.values()): figure.savefig(file, dpi=120, metadata={"Software": None})
     return files
 
-# %% ../../nbs/58_tuning.pictures.ipynb #eb89da39
-class Progress:
+# %% ../../nbs/58_tuning.pictures.ipynb #41bcb720
+class _Progress:
     "One line about a running search"
-    def __init__(self,
-        metric:str,              # a registered metric
-        n_trials:int|None=None,  # trials to come to; no end is known when None
-        timeout:float|None=None, # seconds after which the search ends; no limit when None
-        done:int=0,              # trials that an earlier part of the search has done
-        best:float|None=None,    # the best value that it found
-        file:Any=None,           # where the line goes; standard error when None
-    ):
+    def __init__(self, metric, n_trials=None, timeout=None, done=0, best=None, file=None):
         self.metric, self.n_trials, self.timeout, self.first, self.best, self.started = metric, n_trials, timeout, done, best, time.monotonic()
-        tqdm = need("tqdm").tqdm
-        self.bar, self.interval = tqdm(total=n_trials, initial=done, unit="trial", file=file, dynamic_ncols=True, bar_format="{l_bar}{bar:20}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]" if n_trials else "{n_fmt} trials [{elapsed}{postfix}]"), tqdm.format_interval
-    def left(self)->float|None:  # None while it is not known
-        "Seconds left, by the trials to come and by the limit"
+        line = "{l_bar}{bar:20}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]" if n_trials else "{n_fmt} trials [{elapsed}{postfix}]"
+        self.bar = need("tqdm").tqdm(total=n_trials, initial=done, file=file, dynamic_ncols=True, bar_format=line)
+    def left(self):
+        "Seconds left, by the trials to come and by the limit; None while it is not known"
         past, new = time.monotonic() - self.started, self.bar.n - self.first
         known = [past/new*(self.n_trials - self.bar.n)] if self.n_trials and new else []
         known += [self.timeout - past] if self.timeout else []
         return max(min(known), 0.0) if known else None
-    def report(self,
-        status:str,               # how a trial ended: complete, pruned, failed
-        value:float|None=None,    # of a complete one, in the metric's own direction
-    ):
+    def report(self, status, value=None):
         "Take note of a finished trial"
         if value is not None and np.isfinite(value) and (self.best is None or sign(self.metric)*(value - self.best) > 0): self.best = float(value)
         self.bar.update()
         told = [f"best {_words(self.metric)} {self.best:.4g}" if self.best is not None else "no complete trial yet", f"last {status}"]
         left = self.left()
-        self.bar.set_postfix_str(", ".join(told + ([f"{self.interval(left)} left"] if left is not None else [])))
+        self.bar.set_postfix_str(", ".join(told + ([f"{self.bar.format_interval(left)} left"] if left is not None else [])))
 
-# %% ../../nbs/58_tuning.pictures.ipynb #c8c2a378
+# %% ../../nbs/58_tuning.pictures.ipynb #f4dce465
 @contextmanager
 def progress_bar(
     metric:str,               # a registered metric
@@ -374,6 +364,6 @@ def progress_bar(
     if not show:
         yield lambda status, value=None: None
         return
-    progress = Progress(metric, n_trials, timeout, done, best, file)
+    progress = _Progress(metric, n_trials, timeout, done, best, file)
     try: yield progress.report
     finally: progress.bar.close()
