@@ -24,7 +24,7 @@ from .spaces import import_optuna
 __all__ = ['pictures', 'trials_of', 'plot_history', 'plot_slice', 'importances', 'plot_importances', 'plot_parallel_coordinates',
            'plot_timeline', 'plot_logits', 'draw_pictures', 'save_pictures', 'progress_bar']
 
-# %% ../../nbs/58_tuning.pictures.ipynb #9858ce28
+# %% ../../nbs/58_tuning.pictures.ipynb #fadfd008
 def trials_of(
     study:Any,   # an Optuna study that maximises the metric, or the metric with its sign turned when it is to be minimised
     metric:str,  # a registered metric
@@ -33,8 +33,7 @@ def trials_of(
     if not hasattr(study, "get_trials"): raise InputError("A search's trials are an Optuna study", type(study).__name__)
     def line(trial):
         value = sign(metric)*trial.value if trial.state.name == "COMPLETE" and np.isfinite(trial.value) else np.nan
-        status = {"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
-        return {"status": status, "value": value, "start": trial.datetime_start, "end": trial.datetime_complete, "worker": trial.user_attrs.get("worker"), "params": trial.params}
+        return {"status": trial.state.name.lower().replace("fail", "failed"), "value": value, "start": trial.datetime_start, "end": trial.datetime_complete, "worker": trial.user_attrs.get("worker"), "params": trial.params}
     rows = {trial.number: line(trial) for trial in study.get_trials(deepcopy=False) if trial.state.name != "WAITING"}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["status", "value", "start", "end", "worker", "params"]).rename_axis("trial")
 
@@ -57,8 +56,8 @@ def _best(complete, metric): return (sign(metric)*complete.value).idxmax()
 # %% ../../nbs/58_tuning.pictures.ipynb #062e8ab1
 pictures = Registry("picture of a search")
 
-# %% ../../nbs/58_tuning.pictures.ipynb #5477b402
-def _axes(metric, title, **size):
+# %% ../../nbs/58_tuning.pictures.ipynb #636680b1
+def _axes(title, **size):
     "A figure with one pair of axes"
     figure, axis = need("matplotlib.pyplot").subplots(layout="constrained", **size)
     axis.set_title(title, fontsize=10)
@@ -69,7 +68,7 @@ def _closed(figure):
     need("matplotlib.pyplot").close(figure)
     return figure
 
-# %% ../../nbs/58_tuning.pictures.ipynb #c9c5415b
+# %% ../../nbs/58_tuning.pictures.ipynb #ddeaa2a1
 @pictures.register("history")
 def plot_history(
     study:Any,                        # an Optuna study, as of trials_of
@@ -80,7 +79,7 @@ def plot_history(
 ):                                    # a matplotlib figure
     "Values in the order of the trials, beside the defaults and the holdout"
     complete, trials = _complete(study, metric), trials_of(study, metric)
-    figure, axis = _axes(metric, f"{_words(metric)} in the search, {_better(metric)}", figsize=(7, 3))
+    figure, axis = _axes(f"{_words(metric)} in the search, {_better(metric)}", figsize=(7, 3))
     best = complete.value.cummax() if sign(metric) > 0 else complete.value.cummin()
     axis.plot(complete.index, complete.value, "o", markersize=4, label="complete trial")
     axis.step(best.index, best, where="post", color="tab:blue", alpha=0.5, label="best so far, by construction")
@@ -89,12 +88,12 @@ def plot_history(
         if len(numbers): axis.plot(numbers, np.full(len(numbers), 0.02), "|", color=colour, markersize=9, transform=axis.get_xaxis_transform(), label=f"{status}: {len(numbers)}")
     if np.isfinite(default_value): axis.axhline(default_value, linestyle=":", color="black", label="defaults, in the search")
     if np.isfinite(holdout_value): axis.axhline(holdout_value, linestyle="--", color="tab:orange", label="best trial, on the holdout")
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.locator_params(axis="x", integer=True)
     axis.set(xlabel="trial", ylabel=_words(metric))
     axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return _closed(figure)
 
-# %% ../../nbs/58_tuning.pictures.ipynb #8aa6f803
+# %% ../../nbs/58_tuning.pictures.ipynb #5eafecd0
 def _distributions(study):
     "Every parameter that some trial had, by name, as it was searched first"
     found = {}
@@ -102,19 +101,17 @@ def _distributions(study):
     if not found: raise InputError("This picture needs a trial with a searched parameter", "none", "Let the search go on.")
     return found
 
-def _is_log(distribution): return bool(getattr(distribution, "log", False))
-
 def _positions(trials, name, distribution):
     "Where the trials lie on a parameter's axis; trials without it are left out"
     values = pd.Series({number: params[name] for number, params in trials.params.items() if name in params}, dtype=object)
     if hasattr(distribution, "choices"): values = values.map(lambda value: distribution.to_internal_repr(value))
     return values.astype(float)
 
-# %% ../../nbs/58_tuning.pictures.ipynb #a3a27354
+# %% ../../nbs/58_tuning.pictures.ipynb #d0d64d7d
 def _parameter_axis(axis, name, distribution):
     "Label a parameter's axis, in its own scale"
     axis.set_xlabel(name)
-    if _is_log(distribution):
+    if getattr(distribution, "log", False):
         ticks = np.geomspace(distribution.low, distribution.high, 3)
         axis.set_xscale("log")
         axis.set_xticks(ticks, [f"{float(f'{tick:.2g}'):g}" for tick in ticks])
@@ -181,7 +178,7 @@ def importances(
     found = pd.Series(_importances(finite, value_of), dtype=float)
     return pd.DataFrame({"importance": found, "by_chance": _shuffled_importances(finite, value_of).quantile(0.95).reindex(found.index)}).rename_axis("parameter")
 
-# %% ../../nbs/58_tuning.pictures.ipynb #35306f33
+# %% ../../nbs/58_tuning.pictures.ipynb #eb697353
 @pictures.register("importances")
 def plot_importances(
     study:Any,   # an Optuna study, as of trials_of
@@ -191,18 +188,18 @@ def plot_importances(
     "Importances of the parameters, beside what shuffled values show"
     frame, n = importances(study, metric).iloc[::-1], len(_complete(study, metric))
     noise = f"\n{n} complete trials for {len(frame)} parameters: below {4*len(frame)} this is noise" if n < 4*len(frame) else ""
-    figure, axis = _axes(metric, f"importance for the best {_words(metric)} in the search{noise}", figsize=(7, 1 + 0.3*len(frame)))
+    figure, axis = _axes(f"importance for the best {_words(metric)} in the search{noise}", figsize=(7, 1 + 0.3*len(frame)))
     above = frame.importance > frame.by_chance
     axis.barh(frame.index, frame.importance, color=np.where(above & (not noise), "tab:blue", "lightgrey"), height=0.6)
     axis.plot(frame.by_chance, frame.index, "|", color="tab:orange", markersize=13, markeredgewidth=2)
     axis.set(xlabel="share; orange: 95 % of shuffled values stay below", xlim=(0, max(1.05*frame.to_numpy().max(), 0.1)))
     return _closed(figure)
 
-# %% ../../nbs/58_tuning.pictures.ipynb #4888198d
+# %% ../../nbs/58_tuning.pictures.ipynb #4ed03c73
 def _unit(place, distribution):
     "Positions on a parameter's axis, from 0 to 1"
     low, high = (0, len(distribution.choices) - 1) if hasattr(distribution, "choices") else (distribution.low, distribution.high)
-    scale = np.log if _is_log(distribution) else lambda value: value
+    scale = np.log if getattr(distribution, "log", False) else lambda value: value
     return (scale(place) - scale(low))/((scale(high) - scale(low)) or 1)
 
 def _ends(distribution):
@@ -217,7 +214,7 @@ def _coordinates(complete, searched, metric):
     low, high = complete.value.min(), complete.value.max()
     return pd.DataFrame(places | {_words(metric): (complete.value - low)/((high - low) or 1)})
 
-# %% ../../nbs/58_tuning.pictures.ipynb #dfd130d6
+# %% ../../nbs/58_tuning.pictures.ipynb #d3f196f2
 @pictures.register("parallel_coordinates")
 def plot_parallel_coordinates(
     study:Any,   # an Optuna study, as of trials_of
@@ -227,7 +224,7 @@ def plot_parallel_coordinates(
     "A line per complete trial through its parameters to its value"
     complete, searched = _complete(study, metric), _distributions(study)
     lines, best = _coordinates(complete, searched, metric), _best(complete, metric)
-    figure, axis = _axes(metric, f"complete trials, dark is good; {_words(metric)} in the search, {_better(metric)}", figsize=(1 + lines.shape[1], 3))
+    figure, axis = _axes(f"complete trials, dark is good; {_words(metric)} in the search, {_better(metric)}", figsize=(1 + lines.shape[1], 3))
     rank = (sign(metric)*complete.value).rank(pct=True)
     for number in rank.sort_values().index: axis.plot(lines.loc[number], color=need("matplotlib").colormaps["Blues"](0.15 + 0.8*rank[number]), linewidth=1)
     axis.plot(lines.loc[best], color="tab:orange", linewidth=2.5)
@@ -260,7 +257,7 @@ def _in_time(trials):
     begun = begun.assign(begin=(start - start.min()).dt.total_seconds(), stop=(stop - start.min()).dt.total_seconds())
     return begun.assign(lane=_lanes(begun))
 
-# %% ../../nbs/58_tuning.pictures.ipynb #ee00050d
+# %% ../../nbs/58_tuning.pictures.ipynb #0329d2f9
 _colours = {"complete": "tab:blue", "pruned": "silver", "failed": "tab:red", "running": "tab:green"}
 
 @pictures.register("timeline")
@@ -274,7 +271,7 @@ def plot_timeline(
     unit, seconds = next((unit, size) for unit, size in (("hours", 3600), ("minutes", 60), ("seconds", 1)) if trials.stop.max() > 2*size or size == 1)
     lanes = sorted(trials.lane.unique())
     busy = (trials.stop - trials.begin).sum()/max(len(lanes)*trials.stop.max(), 1e-9)
-    figure, axis = _axes(metric, f"{len(trials)} trials on {len(lanes)} worker{'s'*(len(lanes) > 1)}, {min(busy, 1):.0%} of the time busy", figsize=(7, 1.2 + 0.35*len(lanes)))
+    figure, axis = _axes(f"{len(trials)} trials on {len(lanes)} worker{'s'*(len(lanes) > 1)}, {min(busy, 1):.0%} of the time busy", figsize=(7, 1.2 + 0.35*len(lanes)))
     for status, colour in _colours.items():
         of = trials[trials.status == status]
         if len(of): axis.barh(of.lane.map(lanes.index), np.maximum(of.stop - of.begin, 0)/seconds, left=of.begin/seconds, color=colour, edgecolor="white", linewidth=0.5, height=0.7, label=f"{status}: {len(of)}")
@@ -282,7 +279,7 @@ def plot_timeline(
     axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return _closed(figure)
 
-# %% ../../nbs/58_tuning.pictures.ipynb #216cc8ca
+# %% ../../nbs/58_tuning.pictures.ipynb #9c9cb454
 @pictures.register("overfitting")
 def plot_logits(
     study:Any=None,       # not read; every picture takes a study first
@@ -293,7 +290,7 @@ def plot_logits(
     "How the trial that was best in one half of time ranked in the other"
     if luck is None or not luck.logits: raise InputError("A picture of overfitting needs the logits of a search's PBO", "none" if luck is None else luck.pbo_note, "Hand over returns, so that trials can be compared over time.")
     logits = np.array(luck.logits)
-    figure, axis = _axes(metric, f"PBO {luck.pbo:.2f} ({luck.pbo_note})", figsize=(7, 2.6))
+    figure, axis = _axes(f"PBO {luck.pbo:.2f} ({luck.pbo_note})", figsize=(7, 2.6))
     edges = np.histogram_bin_edges(np.append(logits, 0), 40)
     for part, colour, label in ((logits[logits <= 0], "tab:red", "at the median or below"), (logits[logits > 0], "tab:blue", "above the median")): axis.hist(part, edges, color=colour, label=label)
     axis.axvline(0, color="black", linestyle=":")
@@ -316,15 +313,14 @@ def draw_pictures(
         except InputError as error: reasons[name] = str(error)
     return figures, reasons
 
-# %% ../../nbs/58_tuning.pictures.ipynb #55c34c29
+# %% ../../nbs/58_tuning.pictures.ipynb #7f2d5341
 def save_pictures(
     figures:dict,       # matplotlib figures by name, as of draw_pictures
     folder:str|Path,    # where they go; made when it is not there
 )->list[Path]:          # a PNG file per figure
     "Figures as files, for a tracker's log_artifact"
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [folder/f"{name}.png" for name in figures]
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    files = [Path(folder)/f"{name}.png" for name in figures]
     for file, figure in zip(files, figures.values()): figure.savefig(file, dpi=120, metadata={"Software": None})
     return files
 
