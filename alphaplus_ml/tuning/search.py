@@ -194,7 +194,7 @@ def next_batch(
         batch.append(attempt)
     return batch
 
-# %% ../../nbs/56_tuning.search.ipynb #683c82ee
+# %% ../../nbs/56_tuning.search.ipynb #0e029b4f
 def run_batch(
     search:Search,
     batch:list[Attempt],
@@ -202,8 +202,9 @@ def run_batch(
     "Evaluate trials side by side; an interrupt stops the others at their next look"
     todo = [attempt for attempt in batch if attempt.status == "running"]
     heard = (lambda attempt: sign_trial(attempt.trial, this_worker())) if search.shared else None
-    if len(todo) < 2: return batch if [evaluate(search.problem, attempt, search.reference, None, heard) for attempt in todo] or True else batch
     stop = threading.Event()
+    if len(todo) == 1: evaluate(search.problem, todo[0], search.reference, stop, heard)
+    if len(todo) < 2: return batch
     with ThreadPoolExecutor(len(todo)) as pool:
         running = [pool.submit(evaluate, search.problem, attempt, search.reference, stop, heard) for attempt in todo]
         try: [future.result() for future in running]

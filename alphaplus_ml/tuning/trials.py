@@ -23,7 +23,7 @@ from .fits import fit_in_stages, stopping_rounds
 from .folds import Fold
 
 # %% auto #0
-__all__ = ['table', 'Attempt', 'standing', 'Problem', 'metric_value', 'portfolio_of', 'evaluate', 'record_of']
+__all__ = ['table', 'Attempt', 'standing', 'Problem', 'metric_value', 'portfolio_of', 'evaluate', 'portable', 'record_of']
 
 # %% ../../nbs/54_tuning.trials.ipynb #06dd8c3d
 @dataclass(eq=False)
@@ -191,10 +191,14 @@ def evaluate(
     finally: attempt.seconds = time.perf_counter() - started
     return attempt
 
-# %% ../../nbs/54_tuning.trials.ipynb #2009dde2
+# %% ../../nbs/54_tuning.trials.ipynb #f3c88c84
 table = "hyperparameter_optimization"
 
-def _portable(value): return value if isinstance(value, (str, int, float, bool, type(None), list, dict)) else getattr(value, "__qualname__", repr(value))
+def portable(
+    value:Any,  # of a parameter
+)->Any:         # the value itself when JSON can hold it, else the name of what it is
+    "A parameter's value for a record"
+    return value if isinstance(value, (str, int, float, bool, type(None), list, dict)) else getattr(value, "__qualname__", type(value).__name__)
 
 def record_of(
     problem:Problem,
@@ -208,6 +212,6 @@ def record_of(
     found |= {"net_returns": attempt.net.tolist()} if attempt.net is not None else {}
     found |= {"search": problem.fingerprint} if problem.fingerprint else {}
     return {"model_name": problem.model_name, "optimization_id": problem.optimization_id, "trial_number": attempt.number,
-            "hyperparameters": {key: _portable(value) for key, value in attempt.parameters.items()}, "objective_value": attempt.value, "objective_name": problem.metric,
+            "hyperparameters": {key: portable(value) for key, value in attempt.parameters.items()}, "objective_value": attempt.value, "objective_name": problem.metric,
             "optimization_status": attempt.status, "training_duration_seconds": attempt.seconds,
             "validation_metrics": found, "best_trial": False}
