@@ -22,8 +22,9 @@ from ..evaluation.significance import nadeau_bengio
 from ..evaluation.splits import WalkForward, split_holdout
 from .selectors import FeatureSelector, selection_stability, selector, selectors
 from ..models.base import models
-from ..tuning.optimize import _check_holdout, _check_inputs, _check_metric
-from ..tuning.trials import Fold, Problem, cut_folds, metric_value
+from ..tuning.folds import Fold, cut_folds
+from ..tuning.optimize import check_holdout, check_inputs, check_metric
+from ..tuning.trials import Problem, metric_value
 from ..values import to_json
 
 # %% auto #0
@@ -263,7 +264,7 @@ def _prepared(X, y, config, label_end)->tuple:
     parts = np.arange(len(X)), np.arange(0)
     if config.holdout:
         parts = split_holdout(X, fraction=config.holdout, horizon=config.horizon, label_end=label_end)
-        _check_holdout(y.iloc[parts[1]], config.horizon)
+        check_holdout(y.iloc[parts[1]], config.horizon)
     seen, known = X.iloc[parts[0]], y.iloc[parts[0]]
     ends = None if label_end is None else label_end.iloc[parts[0]]
     folds = cut_folds(seen, known, config.splitter or WalkForward(config.n_splits, horizon=config.horizon, embargo=config.embargo), ends)
@@ -321,11 +322,11 @@ def select_features(
     Ambroise, McLachlan (2002), Selection bias in gene extraction on the basis of microarray gene-expression data, PNAS 99
     """
     config = config or FeatureSelectionConfig()
-    _check_inputs(X, y, config, label_end, None)
+    check_inputs(X, y, config, label_end, None)
     if recorder is not None and config.selection_id and len(recorder.frame(FeatureSelectionResult.table, selection_id=config.selection_id)):
         raise InputError("A selection_id belongs to one selection", config.selection_id, "Choose another one, or leave it out for a new one.")
     problem, unseen, labels = _prepared(X, y, config, label_end)
-    _check_metric(problem.metric, y)
+    check_metric(problem.metric, y)
     methods, looks = list(config.methods or selectors), []
     folds = need("tqdm").tqdm(problem.folds, unit="fold") if progress else problem.folds
     for number, fold in enumerate(folds): looks += _looks(problem, config, fold, number, methods)
