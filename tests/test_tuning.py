@@ -15,6 +15,7 @@ from alphaplus_ml.evaluation.overfitting import deflated_sharpe_ratio, probabili
 from alphaplus_ml.evaluation.portfolio import portfolio_returns
 from alphaplus_ml.evaluation.splits import WalkForward, split_holdout
 from alphaplus_ml.models.base import make_model, model_parameters, predict_out_of_fold
+from alphaplus_ml.tuning import search as search_module
 from alphaplus_ml.tuning import trials as trials_module
 from alphaplus_ml.tuning.optimize import HyperparameterOptimizationConfig, OptimizationResult, optimize_hyperparameters
 from alphaplus_ml.tuning.spaces import Choice, Float, Integer
@@ -140,8 +141,15 @@ def test_values_and_standings_are_what_they_say(metric):
     assert result.default_value == result.records[0]["objective_value"] and sign(metric)*(result.best_value - result.default_value) >= 0
 
 def test_a_standing_compares_the_same_folds():
-    assert standing([0.3, 0.1], [0.1, 0.1, 0.9], 1) == pytest.approx(0.1) and standing([0.3, 0.1], [0.1, 0.1, 0.9], -1) == pytest.approx(-0.1)
-    assert standing([1.0], None, 1) == 0.0
+    defaults = [[0.1], [0.1], [0.9]]
+    assert standing([[0.3], [0.1]], defaults, 1) == pytest.approx(0.1) and standing([[0.3], [0.1]], defaults, -1) == pytest.approx(-0.1)
+    assert standing([[1.0]], None, 1) == 0.0
+
+def test_a_look_inside_a_fold_is_compared_with_the_same_look():
+    defaults = [[0.1, 0.4], [0.2, 0.6]]
+    assert standing([[0.3]], defaults, 1) == pytest.approx(0.2) and standing([[0.3, 0.3]], defaults, 1) == pytest.approx(-0.1)
+    assert standing([[0.3, 0.3], [0.4]], defaults, 1) == pytest.approx((-0.1 + 0.2)/2)
+    assert np.isnan(standing([[None]], defaults, 1)) and np.isnan(standing([[0.3]], [[None, 0.4]], 1))
 
 @pytest.mark.parametrize("pruner", ["none", PruneOdd()])
 def test_measures_of_luck_equal_their_recomputation(pruner):
@@ -269,11 +277,11 @@ def test_an_interrupt_leaves_no_running_row(monkeypatch, n_jobs, call):
 
 @pytest.mark.parametrize("number", [0, 2])
 def test_an_interrupt_between_evaluation_and_record_leaves_no_running_row(monkeypatch, number):
-    true, spy = trials_module._tell, Spy()
-    def interrupted(problem, study, attempt):
+    true, spy = search_module.end, Spy()
+    def interrupted(search, attempt):
         if attempt.number == number: raise KeyboardInterrupt
-        true(problem, study, attempt)
-    monkeypatch.setattr(trials_module, "_tell", interrupted)
+        true(search, attempt)
+    monkeypatch.setattr(search_module, "end", interrupted)
     with pytest.raises(KeyboardInterrupt): search(recorder=spy, n_trials=6, n_jobs=2)
     assert "running" not in set(spy.frame(TABLE).optimization_status)
 

@@ -211,7 +211,12 @@ def run_batch(
         finally: stop.set()
     return batch
 
-# %% ../../nbs/56_tuning.search.ipynb #feba0439
+# %% ../../nbs/56_tuning.search.ipynb #6b66955a
+def _release(attempt):
+    "Let another process take a trial up"
+    try: sign_trial(attempt.trial)
+    except import_optuna().exceptions.UpdateFinishedTrialError: return   # it has ended, there is nothing to take up
+
 def interrupted(
     search:Search,
     batch:list[Attempt],
@@ -219,12 +224,11 @@ def interrupted(
 )->None:
     "Leave no row that says running, and no trial that nobody evaluates"
     for attempt in batch:
+        cut_short = attempt.status == "running"
+        if cut_short: attempt.status, attempt.why = "failed", f"interrupted by {type(error).__name__}"
         row = record_of(search.problem, attempt)
-        if attempt.status == "running":
-            attempt.status, attempt.why = "failed", f"interrupted by {type(error).__name__}"
-            row = record_of(search.problem, attempt)
-            row["validation_metrics"]["interrupted"] = True
-            if search.shared: sign_trial(attempt.trial)
+        if cut_short: row["validation_metrics"]["interrupted"] = True
+        if search.shared: _release(attempt)
         search.rows.update(row)
     search.rows.close()
 
