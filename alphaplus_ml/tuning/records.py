@@ -19,54 +19,69 @@ from .spaces import distributions, import_optuna
 from .trials import Attempt, Problem, portfolio_of, record_of, table
 
 # %% auto #0
-__all__ = ['silence', 'RecordWarning', 'RowQueue', 'keep_record', 'attempt_of', 'check_same_search', 'recorded_rows', 'restore',
-           'this_worker', 'sign_trial', 'is_abandoned']
+__all__ = ['silence', 'RecordWarning', 'Pause', 'RowQueue', 'keep_record', 'attempt_of', 'check_same_search', 'recorded_rows',
+           'restore', 'this_worker', 'sign_trial', 'is_abandoned']
 
-# %% ../../nbs/55_tuning.records.ipynb #84e18be0
+# %% ../../nbs/55_tuning.records.ipynb #eb9c5536
 class RecordWarning(UserWarning):
     "Rows of a search could not be written yet"
 
+class Pause:
+    "How long to leave alone what has failed: a second, then twice as long each time, up to a minute"
+    def __init__(self): self.end()
+    def end(self)->None:
+        "It worked again"
+        self.seconds, self.until = 0.0, 0.0
+    def prolong(self)->None:
+        "It failed"
+        self.seconds = min(max(1.0, 2*self.seconds), 60.0)
+        self.until = time.monotonic() + self.seconds
+    def is_over(self)->bool:
+        "Whether to try"
+        return time.monotonic() >= self.until
+
+# %% ../../nbs/55_tuning.records.ipynb #b9b34b3a
+def _told(error): return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+def _write(recorder, how, row):
+    "One change of one row"
+    key = {name: row[name] for name in ("optimization_id", "trial_number")}
+    changed = recorder.update(table, key, {name: value for name, value in row.items() if name not in key}) if how == "update" else 0
+    if not changed: recorder.append(table, [row])
+
+# %% ../../nbs/55_tuning.records.ipynb #8c94866a
 class RowQueue:
     "Rows on their way to a recorder that may be away for a while"
     def __init__(self,
         recorder:Recorder|None,  # nothing is written when None
-    ):
-        self.recorder, self.waiting, self.pause, self.again = recorder, [], 0.0, 0.0
+    ): self.recorder, self.waiting, self.pause = recorder, [], Pause()
     def append(self,
         row:dict,  # of record_of
     )->None:
         "Add a trial's row"
-        self._put("append", dict(row))
+        self._put("append", row)
     def update(self,
         row:dict,  # of record_of
     )->None:
         "Bring a trial's row up to date; one that was lost is added"
-        self._put("update", dict(row))
+        self._put("update", row)
     def _put(self, how, row):
-        if self.recorder is not None: self.waiting.append((how, row))
+        if self.recorder is not None: self.waiting.append((how, dict(row)))
         self.write()
-    def _write(self, how, row):
-        key = {name: row[name] for name in ("optimization_id", "trial_number")}
-        changed = self.recorder.update(table, key, {name: value for name, value in row.items() if name not in key}) if how == "update" else 0
-        if not changed: self.recorder.append(table, [row])
     def write(self,
         now:bool=False,  # also when the recorder was away a moment ago
     )->int:              # how many changes wait on
         "Write what waits"
-        while self.waiting and (now or time.monotonic() >= self.again):
-            try: self._write(*self.waiting[0])
+        while self.waiting and (now or self.pause.is_over()):
+            try: _write(self.recorder, *self.waiting[0])
             except InputError: raise
             except Exception as error:
-                self._away(error)
+                if not self.pause.seconds: warnings.warn(f"rows of the search cannot be written, they wait: {_told(error)}", RecordWarning, stacklevel=4)
+                self.pause.prolong()
                 break
             self.waiting.pop(0)
-            self.pause = 0.0
+            self.pause.end()
         return len(self.waiting)
-    def _away(self, error):
-        "Note that the recorder is away, and when to try again"
-        if not self.pause: warnings.warn(f"rows of the search cannot be written, they wait: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}", RecordWarning, stacklevel=5)
-        self.pause = min(max(1.0, 2*self.pause), 60.0)
-        self.again = time.monotonic() + self.pause
     def close(self)->None:
         "Try once more, and say what could not be written"
         if left := self.write(now=True): warnings.warn(f"{left} changes of rows were never written: result.rows() holds the rows, append them when the recorder is back", RecordWarning, stacklevel=3)
