@@ -25,9 +25,9 @@ from sklearn.tree import DecisionTreeRegressor
 
 from alphaplus_ml.core import InputError, MemoryRecorder, Result
 from alphaplus_ml.explain.explain import ModelInterpretabilityConfig, explain_model_prediction
-from alphaplus_ml.explain.shap_values import (AdditivityError, additivity_error, check_additivity, explainer_for, explainers, linear_shap,
+from alphaplus_ml.explain.shap_values import (AdditivityError, additivity_error, booster_shap, check_additivity, explainer_for, explainers, linear_shap,
                                               load_shap, margin, tree_shap)
-from alphaplus_ml.models.base import make_model
+from alphaplus_ml.models.base import forecast, make_model
 
 names = ["a", "b", "c", "d"]
 
@@ -293,7 +293,7 @@ def test_linear_refusals():
 # --- the family: every registered explainer, and the project's own models ---
 
 specimens = {"tree": lambda X, y: boosted(X, y), "linear": lambda X, y: make_pipeline(SimpleImputer(), StandardScaler(), Ridge()).fit(X, y),
-             "constant": lambda X, y: DummyRegressor().fit(X, y)}
+             "constant": lambda X, y: DummyRegressor().fit(X, y), "booster": lambda X, y: make_model("xgboost", n_estimators=10).fit(X, y)}
 
 
 @pytest.mark.parametrize("name", list(explainers))
@@ -305,6 +305,9 @@ def test_explainer_contract(name):
     before = X.copy()
     assert explainer_for(model, facts["method"]) == name
     for background in (None, X.head(5)):
+        if background is not None and not facts.get("background", True):
+            with pytest.raises(InputError, match="Leave the background out"): explainers[name](model, X, background)
+            continue
         values, base = explainers[name](model, X, background)
         assert np.shape(values) == X.shape and isinstance(base, float) and np.isfinite(values).all()
         assert additivity_error(values, base, margin(model, X)) < 1e-6
@@ -316,6 +319,27 @@ def panel(n=40, seed=0):
     index = pd.MultiIndex.from_product([days, ["nasdaq", "sp500"]], names=["timestamp", "symbol"])
     X, y = table(2 * n, seed=seed, missing=0.1)
     return X.set_index(index), y.fillna(0).set_axis(index)
+
+
+@pytest.mark.parametrize("name", ["xgboost", "catboost", "xgboost_classifier", "catboost_classifier"])
+@pytest.mark.filterwarnings("error")
+def test_other_boosters_add_up(name):
+    X, y = table(300, missing=0.1)
+    X = X.set_axis([f"rank[{column}]<1" for column in X], axis=1)
+    y = (y > 0).astype(int) if name.endswith("classifier") else y.fillna(0)
+    model = make_model(name, n_estimators=8, **({"depth": 2} if "catboost" in name else {"max_depth": 2, "min_child_weight": 5.0})).fit(X, y)
+    values, base = booster_shap(model, X)
+    scale = np.abs(values).max()
+    np.testing.assert_allclose(values.sum(axis=1) + base, margin(model, X), atol=1e-5*scale)
+    if name.endswith("classifier"): np.testing.assert_allclose(1/(1 + np.exp(-margin(model, X))), forecast(model, X), rtol=1e-5)
+    if "xgboost" in name:   # another program's reading of the same trees
+        theirs = load_shap().TreeExplainer(model.get_booster()).shap_values(X.to_numpy(), check_additivity=False)
+        np.testing.assert_allclose(values, theirs, atol=1e-4*scale)
+    explanation = explain_model_prediction(model, X)
+    assert explanation.explainers["shap"] == "booster" and list(explanation.values["shap"]) == list(X)
+    three = make_model(name).fit(X, pd.Series(np.arange(len(X)) % 3, X.index)) if name.endswith("classifier") else None
+    if three is not None:
+        with pytest.raises(InputError, match="one output"): booster_shap(three, X)
 
 
 @pytest.mark.parametrize("name", ["past_mean", "ridge", "lightgbm"])

@@ -18,10 +18,10 @@ from ..core import AlphaplusError, InputError, Registry, need, unknown_name
 from ..models.base import check_features
 
 # %% auto #0
-__all__ = ['lightgbm_classes', 'tree_classes', 'linear_classes', 'explainers', 'one_to_one', 'is_a', 'steps_of', 'margin',
-           'model_columns', 'check_columns', 'check_gaps', 'check_fitted', 'model_frame', 'AdditivityError',
-           'additivity_error', 'check_additivity', 'methods', 'explainer_for', 'load_shap', 'tree_shap', 'linear_shap',
-           'constant_shap']
+__all__ = ['lightgbm_classes', 'tree_classes', 'booster_classes', 'linear_classes', 'explainers', 'one_to_one', 'is_a',
+           'steps_of', 'margin', 'model_columns', 'check_columns', 'check_gaps', 'check_fitted', 'model_frame',
+           'AdditivityError', 'additivity_error', 'check_additivity', 'methods', 'explainer_for', 'load_shap',
+           'tree_shap', 'booster_shap', 'linear_shap', 'constant_shap']
 
 # %% ../../nbs/70_explain.shap_values.ipynb #db50a04e
 def is_a(
@@ -43,15 +43,19 @@ lightgbm_classes = ("lightgbm.sklearn.LGBMModel", "lightgbm.basic.Booster")
 tree_classes = (*lightgbm_classes, "sklearn.tree._classes.BaseDecisionTree", "sklearn.ensemble._forest.ForestRegressor",
                 "sklearn.ensemble._forest.ForestClassifier", "sklearn.ensemble._gb.BaseGradientBoosting",
                 "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.BaseHistGradientBoosting")
+booster_classes = ("xgboost.sklearn.XGBModel", "catboost.core.CatBoost")
 linear_classes = ("sklearn.linear_model._base.LinearModel", "sklearn.linear_model._base.LinearClassifierMixin")
 
 # %% ../../nbs/70_explain.shap_values.ipynb #321170b0
+_raw = [(lightgbm_classes, {"raw_score": True}), (booster_classes[:1], {"output_margin": True}), (booster_classes[1:], {"prediction_type": "RawFormulaVal"})]
+
 def margin(
     model:Any,        # a fitted model
     X:pd.DataFrame,   # n rows, columns as in the fit
 )->np.ndarray:        # n numbers
     "What the model adds up for each row: the quantity that SHAP values split"
-    if is_a(model, lightgbm_classes): values = model.predict(X, raw_score=True)
+    asked = next((option for kinds, option in _raw if is_a(model, kinds)), None)
+    if asked: values = model.predict(X, **asked)
     else: values = next(getattr(model, how) for how in ("decision_function", "predict_proba", "predict") if hasattr(model, how))(X)
     values = np.asarray(values, float).reshape(len(X), -1)
     if values.shape[1] == 2 and hasattr(model, "classes_"): return values[:, 1]   # the probability of the second class
@@ -246,6 +250,38 @@ def tree_shap(
     margins, native = margin(model, X), is_a(model, lightgbm_classes) and background is None and not interactions
     values, base = _contributions(model, X) if native else _from_shap(model, X, background, interactions)
     check_additivity(values.sum(axis=2) if interactions else values, base, margins)
+    return values, base
+
+# %% ../../nbs/70_explain.shap_values.ipynb #ba0fb7d3
+def _xgboost_contributions(model:Any, X:pd.DataFrame)->np.ndarray:  # n x (f + 1), the base value last
+    "XGBoost's own values; columns go by place, for inside it they may have other names"
+    booster = model.get_booster()
+    rows = X if booster.feature_names is None else X.set_axis(booster.feature_names, axis=1)
+    return booster.predict(need("xgboost").DMatrix(rows), pred_contribs=True)
+
+def _catboost_contributions(model:Any, X:pd.DataFrame)->np.ndarray:  # n x (f + 1), the base value last
+    "CatBoost's own values"
+    return model.get_feature_importance(need("catboost").Pool(X), type="ShapValues")
+
+# %% ../../nbs/70_explain.shap_values.ipynb #daa2ff71
+@explainers.register("booster", method="shap", kinds="XGBoost and CatBoost", classes=booster_classes, background=False)
+def booster_shap(
+    model:Any,         # a fitted model of XGBoost or CatBoost with one output
+    X:pd.DataFrame,    # n rows to explain, columns as in the fit
+    background:pd.DataFrame|None=None,  # refused: values are path-dependent
+)->tuple:              # values n x f, in the margin's unit; base value
+    """Exact path-dependent SHAP values, by the booster's own library
+
+    References
+    ----------
+    Lundberg et al. (2020), From local explanations to global understanding with explainable AI for trees
+    """
+    if background is not None: raise InputError("SHAP values of XGBoost and CatBoost are path-dependent", "a background", "Leave the background out, or explain a LightGBM model.")
+    X = model_frame(model, X)
+    margins = margin(model, X)
+    found = np.asarray((_xgboost_contributions if is_a(model, booster_classes[:1]) else _catboost_contributions)(model, X), float)
+    values, base = found[:, :-1], float(found[0, -1])
+    check_additivity(values, base, margins, tolerance=1e-5)
     return values, base
 
 # %% ../../nbs/70_explain.shap_values.ipynb #a7a1231c
