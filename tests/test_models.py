@@ -196,7 +196,7 @@ def test_a_row_of_weight_two_is_the_row_twice(name):
 
 @pytest.mark.parametrize("weights, words", [
     ("heavy", "numbers"), ([1.0, 2.0], "one weight per row"), (np.ones((240, 2)), "one weight per row"), (np.full(240, -1.0), "negative"), (np.full(240, np.inf), "finite"),
-    (np.full(240, np.nan), "finite"), (np.zeros(240), "above zero"), (pd.Series(1.0, range(240)), "weights has the index|weights.*index")])
+    (np.full(240, np.nan), "finite"), (np.zeros(240), "above zero"), (pd.Series(1.0, range(240)), "weight has the index")])
 @pytest.mark.parametrize("name", ["ridge", "lightgbm", "catboost_classifier"])
 def test_what_is_no_weight_is_refused(name, weights, words):
     X, y = panel()

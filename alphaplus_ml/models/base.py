@@ -19,9 +19,7 @@ from ..evaluation.splits import CombinatorialPurgedKFold, backtest_paths, with_l
 # %% auto #0
 __all__ = ['models', 'model_checks', 'check_features', 'check_alignment', 'same_columns', 'check_target', 'check_classes',
            'check_weights', 'CheckedInputs', 'CheckedClasses', 'forecast', 'model_parameters', 'make_model',
-           'list_models', 'contract_data', 'check_predictions', 'check_reproducible', 'check_parameters',
-           'check_refusals', 'check_inputs_untouched', 'check_row_by_row', 'check_weighting', 'check_class_labels',
-           'check_monotone', 'checks_of', 'check_model', 'predict_out_of_fold', 'predict_paths']
+           'list_models', 'contract_data', 'checks_of', 'check_model', 'predict_out_of_fold', 'predict_paths']
 
 # %% ../../nbs/40_models.base.ipynb #f20082f9
 def check_features(
@@ -86,13 +84,13 @@ def check_classes(
     if y.nunique() < 2: raise InputError("A classifier trains on at least two classes", f"{len(y)} rows of class {int(y.iloc[0])}", "Use longer folds, or labels that are better balanced.")
     return y.astype(np.int64)
 
-# %% ../../nbs/40_models.base.ipynb #c118dc00
+# %% ../../nbs/40_models.base.ipynb #90c5b1b7
 def check_weights(
     X:pd.DataFrame,                 # (n, f) features
     weights:pd.Series|np.ndarray,   # a weight per row, in rows
 )->np.ndarray:                      # the n weights
     "Refuse weights that do not belong to the rows, or weigh nothing"
-    if isinstance(weights, pd.Series): check_alignment(X, weights, "weights")
+    if isinstance(weights, pd.Series): check_alignment(X, weights, "weight")
     try: weights = np.asarray(weights, dtype=float)
     except (TypeError, ValueError) as error: raise InputError("Weights are numbers", type(weights).__name__, "Use a Series on the index of the features.") from error
     if weights.shape != (len(X),): raise InputError("There is one weight per row", f"shape {weights.shape} for {len(X)} rows")
@@ -193,35 +191,23 @@ def contract_data(
     if task == "classification": y = (y > 0).astype(int)
     return X.assign(gaps=X.gaps.where(rng.random(600) > 0.2), empty=np.nan), y.rename("target")
 
-# %% ../../nbs/40_models.base.ipynb #daad0ea4
+# %% ../../nbs/40_models.base.ipynb #0ce2c213
 @model_checks.register("predictions")
-def check_predictions(
-    make,            # makes the model under test, a new unfitted one each time; takes its parameters
-    X:pd.DataFrame,  # (n, f) features of contract_data
-    y:pd.Series,     # n targets of contract_data
-)->None:
+def _predictions(make, X, y):
     "One finite prediction per row, also with gaps and an empty column"
     prediction = np.asarray(make().fit(X, y).predict(X))
     assert prediction.shape == (len(X),), f"shape {prediction.shape} for {len(X)} rows"
     assert np.isfinite(prediction).all(), "a prediction is not finite"
 
-# %% ../../nbs/40_models.base.ipynb #e83c9383
+# %% ../../nbs/40_models.base.ipynb #5c2df7b4
 @model_checks.register("reproducible")
-def check_reproducible(
-    make,            # makes the model under test, a new unfitted one each time; takes its parameters
-    X:pd.DataFrame,  # (n, f) features of contract_data
-    y:pd.Series,     # n targets of contract_data
-)->None:
+def _reproducible(make, X, y):
     "The same seed and data give the same predictions"
     assert np.array_equal(make().fit(X, y).predict(X), make().fit(X, y).predict(X)), "two fits with one seed differ"
 
-# %% ../../nbs/40_models.base.ipynb #ec859dbf
+# %% ../../nbs/40_models.base.ipynb #e704b1cd
 @model_checks.register("parameters")
-def check_parameters(
-    make,            # makes the model under test, a new unfitted one each time; takes its parameters
-    X:pd.DataFrame,  # (n, f) features of contract_data
-    y:pd.Series,     # n targets of contract_data
-)->None:
+def _parameters(make, X, y):
     "get_params, set_params and clone carry every parameter"
     model = make()
     parameters = {key: value for key, value in model.get_params().items() if not isinstance(value, (BaseEstimator, list))}
@@ -230,7 +216,7 @@ def check_parameters(
     assert np.array_equal(copy.fit(X, y).predict(X), model.fit(X, y).predict(X)), "a clone predicts otherwise"
     assert not hasattr(clone(model), "columns_"), "a clone of a fitted model is fitted"
 
-# %% ../../nbs/40_models.base.ipynb #b69ad0b6
+# %% ../../nbs/40_models.base.ipynb #25625f08
 def _refuses(call, why):
     "Assert that a call is refused as a bad input"
     try: call()
@@ -238,11 +224,7 @@ def _refuses(call, why):
     raise AssertionError(why)
 
 @model_checks.register("refusals")
-def check_refusals(
-    make,            # makes the model under test, a new unfitted one each time; takes its parameters
-    X:pd.DataFrame,  # (n, f) features of contract_data
-    y:pd.Series,     # n targets of contract_data
-)->None:
+def _refusals(make, X, y):
     "A missing or infinite target, an infinite feature and other columns are refused"
     model = make().fit(X, y)
     _refuses(lambda: make().fit(X, y.where(y > 0)), "a NaN target is accepted")
@@ -252,38 +234,26 @@ def check_refusals(
     _refuses(lambda: model.predict(X.rename(columns={"momentum": "other"})), "a renamed column is accepted at predict")
     _refuses(lambda: model.predict(X.drop(columns="momentum")), "a missing column is accepted at predict")
 
-# %% ../../nbs/40_models.base.ipynb #ce7c93ea
+# %% ../../nbs/40_models.base.ipynb #d82b500f
 @model_checks.register("inputs untouched")
-def check_inputs_untouched(
-    make,            # makes the model under test, a new unfitted one each time; takes its parameters
-    X:pd.DataFrame,  # (n, f) features of contract_data
-    y:pd.Series,     # n targets of contract_data
-)->None:
+def _inputs_untouched(make, X, y):
     "Neither fit nor predict changes the inputs"
     kept = X.copy(), y.copy()
     make().fit(X, y).predict(X)
     assert X.equals(kept[0]) and y.equals(kept[1]), "an input was changed"
 
-# %% ../../nbs/40_models.base.ipynb #d442116a
+# %% ../../nbs/40_models.base.ipynb #1f4b1813
 @model_checks.register("row by row")
-def check_row_by_row(
-    make,            # makes the model under test, a new unfitted one each time; takes its parameters
-    X:pd.DataFrame,  # (n, f) features of contract_data
-    y:pd.Series,     # n targets of contract_data
-)->None:
+def _row_by_row(make, X, y):
     "A prediction depends on its own row only, and columns are found by name"
     model = make().fit(X, y)
     whole = np.asarray(model.predict(X))
     assert np.allclose(model.predict(X.iloc[::7]), whole[::7], rtol=1e-9, atol=0), "a prediction depends on the rows beside it"
     assert np.array_equal(model.predict(X[X.columns[::-1]]), whole), "a prediction depends on the order of the columns"
 
-# %% ../../nbs/40_models.base.ipynb #6d16f0c8
+# %% ../../nbs/40_models.base.ipynb #26638a21
 @model_checks.register("weights")
-def check_weighting(
-    make,            # makes the model under test, a new unfitted one each time; takes its parameters
-    X:pd.DataFrame,  # (n, f) features of contract_data
-    y:pd.Series,     # n targets of contract_data
-)->None:
+def _weighting(make, X, y):
     "Weights pull towards their rows, a weight of zero leaves a row out, and what is no weight is refused"
     high, half = (y > y.median()) | (y == y.max()), pd.Series(np.arange(len(X)) < len(X)//2, index=X.index)
     plain = forecast(make().fit(X, y), X)
@@ -292,13 +262,9 @@ def check_weighting(
     for bad in (-1.0, np.nan, 0.0): _refuses(lambda: make().fit(X, y, sample_weight=high*bad), f"weights of {bad} are accepted")
     _refuses(lambda: make().fit(X, y, sample_weight=(1.0 + high)[::-1]), "weights in another order are accepted")
 
-# %% ../../nbs/40_models.base.ipynb #d3a8e09e
+# %% ../../nbs/40_models.base.ipynb #5ebe975c
 @model_checks.register("classes", task="classification")
-def check_class_labels(
-    make,            # makes the model under test, a new unfitted one each time; takes its parameters
-    X:pd.DataFrame,  # (n, f) features of contract_data
-    y:pd.Series,     # n targets of contract_data; replaced by classes of the rank of momentum
-)->None:
+def _class_labels(make, X, y):
     "Any whole numbers are classes; probabilities sum to one and stand in ascending order of the classes"
     for labels in ((0, 1), (-1, 1), (-1, 0, 1), (2, 5, 9)):
         target = pd.Series(np.array(labels)[pd.qcut(X.momentum, len(labels), labels=False)], index=X.index)
@@ -311,13 +277,9 @@ def check_class_labels(
     _refuses(lambda: make().fit(X, y*0), "one class is accepted")
     _refuses(lambda: make().fit(X, y/2), "half a class is accepted")
 
-# %% ../../nbs/40_models.base.ipynb #7fa47c7c
+# %% ../../nbs/40_models.base.ipynb #45454ed5
 @model_checks.register("monotone", parameter="monotone")
-def check_monotone(
-    make,            # makes the model under test, a new unfitted one each time; takes its parameters
-    X:pd.DataFrame,  # (n, f) features of contract_data
-    y:pd.Series,     # n targets of contract_data
-)->None:
+def _monotone(make, X, y):
     "A forecast moves only in the direction that its constraint allows, and a constraint on an unknown feature is refused"
     grid = pd.concat([X.iloc[[row]*50].assign(momentum=np.linspace(-3, 3, 50)) for row in range(5)])
     for direction in (1, -1):
