@@ -242,10 +242,14 @@ def test_what_is_no_class_is_refused(name, change, words):
     X, y = panel()
     with pytest.raises(InputError, match=words): small(name).fit(X, change((y > 0).astype(int)))
 
-def test_labels_of_any_number_type_are_classes():
+@pytest.mark.parametrize("name", classifiers)
+def test_labels_of_any_number_type_are_classes(name):
     X, y = panel()
+    whole = small(name).fit(X, (y > 0).astype(int))
     for labels in (y > 0, (y > 0).astype("int8"), (y > 0).astype(float), (y > 0).astype("Int64")):
-        np.testing.assert_array_equal(forecast(small("catboost_classifier").fit(X, labels), X), forecast(small("catboost_classifier").fit(X, (y > 0).astype(int)), X))
+        model = small(name).fit(X, labels)
+        np.testing.assert_array_equal(forecast(model, X), forecast(whole, X))
+        assert model.predict(X).dtype.kind == "i" and list(model.classes_) == [0, 1] and np.asarray(model.classes_).dtype.kind == "i"
 
 # constraints and losses
 
