@@ -43,7 +43,7 @@ def brute_force(X, y, ends, train, share):
 @settings(max_examples=25, deadline=None)
 @given(horizon=st.integers(1, 6), share=st.floats(0.05, 0.6), seed=st.integers(0, 99), kfold=st.booleans(), by_ends=st.booleans(), shuffled=st.booleans())
 def test_an_inner_split_equals_brute_force(horizon, share, seed, kfold, by_ends, shuffled):
-    X, y, ends = panel(t=50, horizon=horizon, seed=seed)
+    X, y, ends = panel(t=90, horizon=horizon, seed=seed)
     rng = np.random.default_rng(seed)
     y = y.mask(rng.random(len(y)) < 0.05)
     if shuffled: X, y, ends = (one.iloc[order] for order in [rng.permutation(len(X))] for one in (X, y, ends))
@@ -150,12 +150,13 @@ def parameters(name):
 def test_staged_fits_equal_fresh_ones(name, data):
     classes = data.draw(st.sampled_from([0, 0, 2, 3]))
     values, stages = data.draw(parameters(name)), data.draw(st.integers(1, 5))
-    fold = kept_fold(data.draw(st.sampled_from([12, 60, 150])), data.draw(st.integers(0, 1)), classes, data.draw(st.booleans()))
+    fold = kept_fold(data.draw(st.sampled_from([60, 150] if name == "catboost" else [12, 60, 150])), data.draw(st.integers(0, 1)), classes, data.draw(st.booleans()))
     if classes > 2: values["monotone"] = None
     make = lambda **changes: make_model(name + ("_classifier" if classes else ""), **values | changes)
     found = list(fit_in_stages(make(), fold, stages))
     assert len(found) == stages and all(one.dtype == float and one.shape == (len(fold.X_test),) for one in found)
     np.testing.assert_array_equal(found[-1], fresh(make(), fold))
+    if name == "catboost" and values["monotone"]: return   # it adjusts the finished model
     early = data.draw(st.integers(1, stages))
     np.testing.assert_array_equal(found[early - 1], fresh(make(n_estimators=int(np.ceil(values["n_estimators"]*early/stages))), fold))
 
@@ -279,7 +280,7 @@ def test_stopping_rounds_have_the_least_watched_loss(name, classes, options, wei
     for k, loss in enumerate(losses):
         if loss < losses[best]: best = k
         if k - best == 2: break
-    assert stopping_rounds(model, fold, 2) == best + 1 or name == "catboost"
+    assert stopping_rounds(model, fold, 2) == best + 1
 
 @pytest.mark.parametrize("name", BOOSTERS)
 def test_stopping_never_sees_the_test_rows_or_the_labels_of_purged_ones(name):
