@@ -216,7 +216,7 @@ def _catboost_bins(growth, given, fold, test_weights)->tuple:
     binned.quantize(border_count=given["border_count"], random_seed=given["random_seed"])
     return binned, need("catboost").Pool(_values(fold.X_test), as_label(test_codes), weight=test_weights)
 
-# %% ../../nbs/53_tuning.fits.ipynb #c07722ec
+# %% ../../nbs/53_tuning.fits.ipynb #8e9024fd
 @fitters.register("catboost")
 class CatBoostGrowth(Growth):
     "CatBoost's trees on a fold"
@@ -235,9 +235,10 @@ class CatBoostGrowth(Growth):
         return self
     def forecast(self)->np.ndarray:  # of all test rows
         "What metrics read"
-        kind = "RawFormulaVal" if self.classes is None else "Probability"
+        kind = "RawFormulaVal" if self.classes is None else "Class" if self.several else "Probability"
         found = self.booster.predict(self.test, prediction_type=kind, ntree_end=self.rounds)
-        return _as_forecast(found[:, 1] if self.classes is not None and not self.several else found, self.classes)
+        if self.several: return self.classes[found.ravel().astype(int)].astype(float)   # CatBoost has its own way with ties
+        return found if self.classes is None else found[:, 1]
     def watch(self,
         patience:int,        # rounds without a lower loss
     )->list[float]:          # the loss after each round
