@@ -13,12 +13,19 @@ from sklearn.metrics import log_loss, mean_pinball_loss, mean_squared_error
 
 from alphaplus_ml.core import InputError
 from alphaplus_ml.evaluation.splits import PurgedKFold, WalkForward
-from alphaplus_ml.models.base import forecast, make_model
+from alphaplus_ml.models import base
+from alphaplus_ml.models.base import forecast
 from alphaplus_ml.tuning.fits import KEPT, fit_in_stages, fitters, shared, stopping_rounds
 from alphaplus_ml.tuning.folds import Fold, cut_folds
 
 pytestmark = pytest.mark.filterwarnings("error")
 BOOSTERS = ["lightgbm", "xgboost", "catboost"]
+FREE = {"lightgbm": {"min_child_samples": 5}, "xgboost": {"min_child_weight": 1.0}}   # trees that do split a hundred rows
+
+def make_model(name, **options):
+    "A model that is not held back so far that it predicts a constant, on one thread"
+    booster = name.removesuffix("_classifier")
+    return base.make_model(name, **(({"n_jobs": 1, "reg_lambda": 1.0} if booster in BOOSTERS else {}) | FREE.get(booster, {}) | options))
 
 def panel(t=60, s=4, horizon=1, seed=0, classes=0):
     "Features with gaps, a constant and a rare one, labels (of so many classes), label ends"
@@ -165,15 +172,16 @@ def test_staged_fits_equal_fresh_ones(name, data):
 @pytest.mark.parametrize("objective, classes", [(user_loss, 0), (user_log_loss, 2)])
 def test_losses_of_the_users(name, objective, classes, weighted):
     fold = kept_fold(150, 0, classes, weighted)
-    make = lambda rounds=12: make_model(name + ("_classifier" if classes else ""), objective=objective, n_estimators=rounds, n_jobs=1, learning_rate=0.3)
+    make = lambda rounds=12: make_model(name + ("_classifier" if classes else ""), objective=objective, n_estimators=rounds, learning_rate=0.3)
     found = list(fit_in_stages(make(), fold, 3))
     assert len(found) == (1 if name == "catboost" else 3)
     np.testing.assert_array_equal(found[-1], fresh(make(), fold))
+    assert np.ptp(found[-1]) > 0
     if name != "catboost": np.testing.assert_array_equal(found[0], fresh(make(4), fold))
 
 @pytest.mark.parametrize("name, objective", [("lightgbm", "huber"), ("lightgbm", "quantile"), ("lightgbm", "mae"), ("xgboost", "reg:absoluteerror"), ("xgboost", "reg:pseudohubererror"), ("catboost", "MAE"), ("catboost", "Quantile:alpha=0.9")])
 def test_other_losses_by_name(name, objective):
-    fold, make = kept_fold(150, 0, 0, True), lambda rounds=12: make_model(name, objective=objective, n_estimators=rounds, n_jobs=1, learning_rate=0.3)
+    fold, make = kept_fold(150, 0, 0, True), lambda rounds=12: make_model(name, objective=objective, n_estimators=rounds, learning_rate=0.3)
     found = list(fit_in_stages(make(), fold, 2))
     np.testing.assert_array_equal(found[1], fresh(make(), fold))
     np.testing.assert_array_equal(found[0], fresh(make(6), fold))
@@ -181,13 +189,13 @@ def test_other_losses_by_name(name, objective):
 @pytest.mark.parametrize("name", BOOSTERS)
 def test_fits_that_grow_in_turns_do_not_change_each_other(name):
     fold = fold_of()
-    many = [make_model(name, n_estimators=12, subsample=share, colsample_bytree=0.5, n_jobs=1) for share in (0.5, 0.8)]
+    many = [make_model(name, n_estimators=12, subsample=share, colsample_bytree=0.5) for share in (0.5, 0.8)]
     in_turns = list(zip(*[fit_in_stages(model, fold, 4) for model in many]))[-1]
     for model, found in zip(many, in_turns): np.testing.assert_array_equal(found, fresh(model, fold))
 
 @pytest.mark.parametrize("name", BOOSTERS)
 def test_threads_equal_one_after_the_other(name):
-    many = [make_model(name, n_estimators=10, learning_rate=rate, subsample=share, max_bin=bins, n_jobs=1) for rate in (0.05, 0.3) for share in (0.5, 0.9) for bins in (16, 64, 128)]
+    many = [make_model(name, n_estimators=10, learning_rate=rate, subsample=share, max_bin=bins) for rate in (0.05, 0.3) for share in (0.5, 0.9) for bins in (16, 64, 128)]
     folds = [fold_of(seed=seed) for seed in range(2)]
     jobs = [(model, fold) for model in many for fold in folds]*2
     last = lambda model, fold: list(fit_in_stages(model, fold, 2))[-1]
@@ -272,20 +280,25 @@ def true_loss(model, fold, rounds):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name, classes, options", [(name, classes, {}) for name in BOOSTERS for classes in (0, 2)] + [("lightgbm", 0, {"objective": user_loss}), ("lightgbm", 2, {"objective": user_log_loss}), ("xgboost", 2, {"objective": user_log_loss}), ("lightgbm", 0, {"objective": "quantile"})])
 def test_stopping_rounds_have_the_least_watched_loss(name, classes, options, weighted):
-    fold = fold_of(classes=classes, weighted=weighted, inner=0.3)
-    model = make_model(name + ("_classifier" if classes else ""), n_estimators=25, learning_rate=0.2, subsample=0.7, n_jobs=1, reg_lambda=1.0, **options)
-    losses = [true_loss(model, fold, rounds) for rounds in range(1, 26)]
-    assert losses[stopping_rounds(model, fold, 25) - 1] == pytest.approx(min(losses), rel=1e-5)
-    best = 0
-    for k, loss in enumerate(losses):
-        if loss < losses[best]: best = k
-        if k - best == 2: break
-    assert stopping_rounds(model, fold, 2) == best + 1
+    found = set()
+    for seed in range(3):
+        fold = fold_of(classes=classes, weighted=weighted, inner=0.3, seed=seed)
+        model = make_model(name + ("_classifier" if classes else ""), n_estimators=20, learning_rate=0.2, subsample=0.5, **options)
+        losses = [true_loss(model, fold, rounds) for rounds in range(1, 21)]
+        for patience in (1, 2, 4, 20):
+            best = 0
+            for k, loss in enumerate(losses):
+                if loss < losses[best]: best = k
+                if k - best == patience: break
+            rounds = stopping_rounds(model, fold, patience)
+            assert losses[rounds - 1] == pytest.approx(losses[best], rel=2e-7), (seed, patience, rounds, best + 1)
+            found.add(rounds)
+    assert len(found) > 2
 
 @pytest.mark.parametrize("name", BOOSTERS)
 def test_stopping_never_sees_the_test_rows_or_the_labels_of_purged_ones(name):
     fold = fold_of(inner=0.3)
-    model = make_model(name, n_estimators=30, learning_rate=0.3, n_jobs=1)
+    model = make_model(name, n_estimators=30, learning_rate=0.3)
     spoilt_y = fold.y_train.copy()
     purged = np.setdiff1d(np.arange(len(spoilt_y)), np.r_[fold.inner])
     spoilt_y.iloc[purged] = 1e6
