@@ -127,6 +127,5 @@ def test_template_on_postgresql(postgres_url, tmp_path):
     settings = Settings(runs=tmp_path, database_url=postgres_url, mlflow_uri=sqlite_url(tmp_path/"mlflow.db"), _env_file=None)
     run = run_experiment("market_study", {"n_trials": 2, "control": False, "start": "2012-01-01"}, settings=settings)
     assert run.status == "completed", run.error
-    database = Database(postgres_url)
-    counts, row, tracked = read_back(database, settings, run)
+    with Database(postgres_url) as database: counts, row, tracked = read_back(database, settings, run)
     check_records(counts, row, tracked, run)
