@@ -81,7 +81,7 @@ def quiet_optuna():
     try: yield
     finally: logging.set_verbosity(before)
 
-# %% ../../nbs/56_tuning.search.ipynb #527d3128
+# %% ../../nbs/56_tuning.search.ipynb #037f6ceb
 @dataclass(eq=False)
 class Search:
     "A search while it runs, as this process sees it"
@@ -93,6 +93,7 @@ class Search:
     own:dict = field(default_factory=dict)   # trial number -> Attempt, of what this process evaluated
     stopped:threading.Event = field(default_factory=threading.Event)
     reference:list|None = None               # the defaults' looks, or the first complete trial's
+    best:Attempt|None = None                 # of those that this process evaluated; the only one whose forecasts are kept
     def trials(self)->list:  # Optuna's, by number, without surplus ones
         "The trials that count"
         return [trial for trial in self.study.get_trials(deepcopy=False) if trial.number < self.n_trials]
@@ -156,7 +157,14 @@ def begin(
     if starts > 2: attempt.status, attempt.why = "failed", "its process died twice while it ran: killed, for want of memory perhaps"
     return attempt
 
-# %% ../../nbs/56_tuning.search.ipynb #e5424a9b
+# %% ../../nbs/56_tuning.search.ipynb #3d7a1913
+def _keep_the_best(search, attempt):
+    "Keep one trial's forecasts: those of a thousand fill the memory"
+    better = search.best is None or search.problem.direction*(attempt.value - search.best.value) > 0
+    loser = search.best if better else attempt
+    if loser is not None: loser.prediction = None
+    if better: search.best = attempt
+
 def end(
     search:Search,
     attempt:Attempt,   # not running any more
@@ -171,7 +179,9 @@ def end(
         del search.own[attempt.number]
         return
     search.rows.update(record_of(search.problem, attempt))
-    if search.reference is None and attempt.status == "complete": search.reference = attempt.stages
+    if attempt.status == "complete":
+        search.reference = search.reference or attempt.stages
+        _keep_the_best(search, attempt)
 
 # %% ../../nbs/56_tuning.search.ipynb #ac4bca53
 def _reference(search):
