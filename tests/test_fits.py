@@ -141,14 +141,14 @@ def kept_fold(*key):
     if key not in FOLDS: FOLDS[key] = fold_of(**dict(zip(("n_train", "seed", "classes", "weighted"), key)))
     return FOLDS[key]
 
-SIZES = {"lightgbm": {"num_leaves": st.integers(2, 15), "min_child_samples": st.integers(1, 200), "min_split_gain": st.sampled_from([0.0, 1e-5])},
+SIZES = {"lightgbm": {"num_leaves": st.integers(2, 15), "min_child_samples": st.sampled_from([1, 5, 20, 200]), "min_split_gain": st.sampled_from([0.0, 1e-5])},
          "xgboost": {"max_depth": st.integers(1, 5), "min_child_weight": st.sampled_from([0.0, 1.0, 20.0, 500.0]), "gamma": st.sampled_from([0.0, 1e-5])},
          "catboost": {"depth": st.integers(1, 5), "random_strength": st.sampled_from([0.0, 1.0])}}
 
 def parameters(name):
     common = {"n_estimators": st.integers(1, 25), "learning_rate": st.sampled_from([0.01, 0.1, 0.5]), "subsample": st.floats(0.3, 1.0), "colsample_bytree": st.floats(0.3, 1.0),
               "reg_lambda": st.sampled_from([0.1, 10.0]), "max_bin": st.sampled_from([8, 64, 254]), "random_state": st.integers(0, 2), "n_jobs": st.just(1),
-              "monotone": st.sampled_from([None, {"a": 1, "gaps": -1}])}
+              "monotone": st.sampled_from([None, {"a": -1, "gaps": 1}])}
     return st.fixed_dictionaries(common | SIZES[name])
 
 @pytest.mark.parametrize("name", BOOSTERS)
@@ -185,6 +185,14 @@ def test_other_losses_by_name(name, objective):
     found = list(fit_in_stages(make(), fold, 2))
     np.testing.assert_array_equal(found[1], fresh(make(), fold))
     np.testing.assert_array_equal(found[0], fresh(make(6), fold))
+
+@pytest.mark.parametrize("classes", [0, 2])
+@pytest.mark.parametrize("name", BOOSTERS)
+def test_constraints_hold_in_shared_fits(name, classes):
+    fold, options = kept_fold(150, 0, classes, False), {"n_estimators": 20, "learning_rate": 0.1}
+    free, bound = ([*fit_in_stages(model, fold)][0] for model in (make_model(name + ("_classifier" if classes else ""), **options, monotone=one) for one in (None, {"a": -1})))
+    np.testing.assert_array_equal(bound, fresh(make_model(name + ("_classifier" if classes else ""), **options, monotone={"a": -1}), fold))
+    assert not np.array_equal(free, bound)
 
 @pytest.mark.parametrize("name", BOOSTERS)
 def test_fits_that_grow_in_turns_do_not_change_each_other(name):

@@ -74,7 +74,7 @@ def _as_forecast(scores, classes)->np.ndarray:
     "Predictions or probabilities as what metrics read: of several classes, the likeliest"
     return np.array(scores, float) if classes is None or len(classes) == 2 else classes[np.argmax(scores, axis=1)].astype(float)
 
-# %% ../../nbs/53_tuning.fits.ipynb #9a47b1c6
+# %% ../../nbs/53_tuning.fits.ipynb #8965ba13
 class Growth:
     "A model on its way through its rounds on a fold"
     def __init__(self,
@@ -88,7 +88,7 @@ class Growth:
         self.several = self.classes is not None and len(self.classes) > 2
         self.signs = monotone_signs(given.get("monotone_constraints"), list(fold.X_train.columns))
         if self.several and any(self.signs): raise InputError("Monotone constraints need a regression or two classes", f"{len(self.classes)} classes")
-        self.start(given, fold, None if test_weights is None else test_weights.to_numpy(float))
+        self._start(given, fold, None if test_weights is None else test_weights.to_numpy(float))
     def watch(self,
         patience:int,        # rounds without a lower loss
     )->list[float]:          # the loss after each round
@@ -134,11 +134,11 @@ def _usual_loss(scores, data, classes)->tuple[str, float, bool]:
     losses = (y - scores)**2 if classes is None else np.logaddexp(0, scores) - y*scores
     return "usual loss", float(np.average(losses, weights=weights)), False
 
-# %% ../../nbs/53_tuning.fits.ipynb #4b0fa316
+# %% ../../nbs/53_tuning.fits.ipynb #fced46c5
 @fitters.register("lightgbm")
 class LightGBMGrowth(Growth):
     "LightGBM's trees on a fold"
-    def start(self, given, fold, test_weights):
+    def _start(self, given, fold, test_weights):
         parameters, own = _lightgbm_parameters(self, given), given["objective"]
         key = ("lightgbm", self.classes is None, parameters["max_bin"], parameters["random_state"])
         train, test = shared(fold, key, lambda: _lightgbm_bins(self, parameters, fold, test_weights))
@@ -180,11 +180,11 @@ def _xgboost_bins(growth, parameters, fold, test_weights)->tuple:
     binned = xgboost.QuantileDMatrix(X, y, weight=weights, max_bin=parameters["max_bin"], nthread=threads)
     return binned, xgboost.DMatrix(_values(fold.X_test), test_codes, weight=test_weights, nthread=threads)
 
-# %% ../../nbs/53_tuning.fits.ipynb #548e6c34
+# %% ../../nbs/53_tuning.fits.ipynb #ca88d0c5
 @fitters.register("xgboost")
 class XGBoostGrowth(Growth):
     "XGBoost's trees on a fold"
-    def start(self, given, fold, test_weights):
+    def _start(self, given, fold, test_weights):
         parameters, own = _xgboost_parameters(self, given), given["objective"]
         key = ("xgboost", self.classes is None, parameters["max_bin"])
         self.train, self.test = shared(fold, key, lambda: _xgboost_bins(self, parameters, fold, test_weights))
@@ -216,11 +216,11 @@ def _catboost_bins(growth, given, fold, test_weights)->tuple:
     binned.quantize(border_count=given["border_count"], random_seed=given["random_seed"])
     return binned, need("catboost").Pool(_values(fold.X_test), as_label(test_codes), weight=test_weights)
 
-# %% ../../nbs/53_tuning.fits.ipynb #8e9024fd
+# %% ../../nbs/53_tuning.fits.ipynb #1f142c2a
 @fitters.register("catboost")
 class CatBoostGrowth(Growth):
     "CatBoost's trees on a fold"
-    def start(self, given, fold, test_weights):
+    def _start(self, given, fold, test_weights):
         key = ("catboost", self.classes is None, given["border_count"], given["random_seed"])
         self.train, self.test = shared(fold, key, lambda: _catboost_bins(self, given, fold, test_weights))
         usual = "RMSE" if self.classes is None else "MultiClass" if self.several else "Logloss"
