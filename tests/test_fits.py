@@ -1,6 +1,7 @@
 "Folds and fits of a search: who trains, who is watched, and staged fits that equal fresh ones"
 import copy
 import pickle
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -210,6 +211,21 @@ def test_threads_equal_one_after_the_other(name):
     with ThreadPoolExecutor(4) as pool: found = list(pool.map(lambda job: last(*job), jobs))
     for job, one in zip(jobs, found): np.testing.assert_array_equal(one, fresh(*job))
     assert all(len(fold.bins) == 3 for fold in folds)
+
+@pytest.mark.parametrize("name", ["lightgbm", "xgboost"])
+def test_one_fit_goes_on_while_another_one_grows(name):
+    fold, begun, other_is_done, waited = fold_of(), threading.Event(), threading.Event(), []
+    def slow_loss(y, score):
+        begun.set()
+        waited.append(other_is_done.wait(20))
+        return score - y, np.ones(len(y))
+    with ThreadPoolExecutor(1) as pool:
+        growing = pool.submit(lambda: list(fit_in_stages(make_model(name, n_estimators=2, objective=slow_loss), fold)))
+        assert begun.wait(20)
+        list(fit_in_stages(make_model(name, n_estimators=5, max_bin=64), fold))
+        other_is_done.set()
+        growing.result()
+    assert all(waited), "the other fit had to wait for this one"
 
 @pytest.mark.parametrize("name", BOOSTERS)
 def test_rows_are_binned_once(name, monkeypatch):
