@@ -226,7 +226,7 @@ def starting_points(
         if point not in found: found.append(point)
     return found
 
-# %% ../../nbs/59_tuning.optimize.ipynb #35cd5c50
+# %% ../../nbs/59_tuning.optimize.ipynb #ce8bb0eb
 @dataclass(frozen=True, eq=False)
 class HoldoutLook:
     "One configuration's fit on the development part and its one look at the holdout"
@@ -242,7 +242,7 @@ def look_at_holdout(
 )->HoldoutLook:
     "Fit on the development part, predict the holdout"
     weights = {} if final.weights is None else {"sample_weight": final.weights}
-    model = problem.model(parameters, final).fit(final.X_train, final.y_train, **weights)
+    model = problem.model(problem.stopped(parameters, final)).fit(final.X_train, final.y_train, **weights)
     prediction = pd.Series(forecast(model, final.X_test), index=final.X_test.index, name="prediction")
     every = Problem(**{**vars(problem), "label_end": label_end})
     return HoldoutLook(model, prediction, metric_value(every, final.y_test, prediction.loc[final.y_test.index], final.y_train))

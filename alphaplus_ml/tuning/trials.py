@@ -61,7 +61,7 @@ def standing(
     pairs = [(own[-1], other[-1]) for own, other in zip(stages[:-1], reference)] + [(stages[-1][look], reference[len(stages) - 1][look])]
     return direction*float(np.mean([np.nan if None in pair else pair[0] - pair[1] for pair in pairs]))
 
-# %% ../../nbs/54_tuning.trials.ipynb #7be3025e
+# %% ../../nbs/54_tuning.trials.ipynb #de216a29
 @dataclass(frozen=True, eq=False)
 class Problem:
     "What every trial of a search shares"
@@ -92,14 +92,18 @@ class Problem:
         "What the model does"
         return models.facts(self.model_name).get("task", "regression")
     def model(self,
-        parameters:dict,       # parameter -> value, in place of the model's defaults and the problem's seed
-        fold:Fold|None=None,   # where early stopping finds the number of rounds
-    ):                         # an estimator of `make_model`
+        parameters:dict,  # parameter -> value, in place of the model's defaults and the problem's seed
+    ):                    # an estimator of `make_model`
         "An unfitted model"
         own = {"random_state": self.seed} | ({"n_jobs": 1} if self.n_jobs > 1 else {})
         known = model_parameters(self.model_name)
-        model = make_model(self.model_name, **({key: value for key, value in own.items() if key in known} | parameters))
-        return model if self.patience is None or fold is None else model.set_params(n_estimators=stopping_rounds(model, fold, self.patience))
+        return make_model(self.model_name, **({key: value for key, value in own.items() if key in known} | parameters))
+    def stopped(self,
+        parameters:dict,  # parameter -> value
+        fold:Fold,        # whose inner split is watched
+    )->dict:              # the same without early stopping
+        "The parameters with the number of rounds after which the loss on the watched rows was least"
+        return parameters if self.patience is None else parameters | {"n_estimators": stopping_rounds(self.model(parameters), fold, self.patience)}
 
 # %% ../../nbs/54_tuning.trials.ipynb #ace61c32
 def metric_value(
@@ -123,7 +127,7 @@ def portfolio_of(
     if problem.returns is None or len(classes) > 2 and classes != [-1, 0, 1]: return None
     return portfolio_returns(prediction - 0.5 if len(classes) == 2 else prediction, problem.returns, horizon=problem.horizon, cost_bps=problem.cost_bps)
 
-# %% ../../nbs/54_tuning.trials.ipynb #62e59d0c
+# %% ../../nbs/54_tuning.trials.ipynb #28d9b9c3
 def _look(problem, fold, found, final, number):
     "The metric of a fold's forecasts so far; None where a half-grown model has none"
     predicted = pd.Series(found, index=fold.X_test.index)
@@ -133,10 +137,9 @@ def _look(problem, fold, found, final, number):
 
 def _forecasts(problem, attempt, fold):
     "A fold's forecasts while the model grows, each with whether it is the last"
-    model = problem.model(attempt.parameters, fold)
-    if problem.patience is not None: attempt.rounds.append(int(model.get_params()["n_estimators"]))
-    waiting = None
-    for found in fit_in_stages(model, fold, problem.stages):
+    parameters, waiting = problem.stopped(attempt.parameters, fold), None
+    if problem.patience is not None: attempt.rounds.append(parameters["n_estimators"])
+    for found in fit_in_stages(problem.model(parameters), fold, problem.stages):
         if waiting is not None: yield waiting, False
         waiting = found
     yield waiting, True
