@@ -307,7 +307,7 @@ class SearchOutcome:
     records:tuple               # one row per trial
     study:Any                   # Optuna's, for its own tools; it maximises, so a metric to be minimised stands in it with its sign turned
 
-# %% ../../nbs/59_tuning.optimize.ipynb #0596b8dd
+# %% ../../nbs/59_tuning.optimize.ipynb #9f6501fc
 class OptimizationResult(SearchOutcome):
     "What a search found, and what that is worth"
     table:ClassVar[str] = "hyperparameter_optimization"
@@ -330,6 +330,10 @@ class OptimizationResult(SearchOutcome):
     def trials(self)->pd.DataFrame:  # indexed by trial
         "A line per trial: how it ended, its value, its folds, its parameters"
         return trials_frame(self)
+    def summary(self)->pd.DataFrame:  # in the search and on the holdout: the tuned model with its 95 % interval, and the defaults
+        "What was found, beside what it is worth"
+        lines = {"in the search": (self.best_value, *self.best_interval, self.default_value), "on the holdout": (self.holdout_value, *self.holdout_interval, self.default_holdout_value)}
+        return pd.DataFrame.from_dict(lines, orient="index", columns=["tuned", "lower", "upper", "defaults"]).rename_axis(self.metric)
     def _context(self): return {"default_value": self.default_value, "holdout_value": self.holdout_value, "luck": self.luck}
     def plot(self,
         name:str="history",  # a registered picture: history, importances, slice, parallel_coordinates, timeline, overfitting

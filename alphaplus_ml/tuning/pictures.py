@@ -18,6 +18,7 @@ import pandas as pd
 from ..core import InputError, Registry, need
 from ..evaluation.metrics import sign
 from .luck import Luck
+from .search import quiet_optuna
 from .spaces import import_optuna
 
 # %% auto #0
@@ -172,7 +173,7 @@ def importances(
     if len(_distributions(study)) < 2: raise InputError("Importances compare at least two searched parameters", list(_distributions(study)), "Look at its slice.")
     if complete.value.nunique() < 2: raise InputError("Importances need trials with different values", "all are equal")
     value_of = (sign(metric)*complete.value).to_dict()
-    finite = import_optuna().create_study(direction="maximize")
+    with quiet_optuna(): finite = import_optuna().create_study(direction="maximize")
     finite.add_trials([import_optuna().trial.create_trial(value=value_of[trial.number], params=trial.params, distributions=trial.distributions) for trial in study.get_trials(deepcopy=False) if trial.number in value_of])
     value_of = dict(enumerate(value_of.values()))
     found = pd.Series(_importances(finite, value_of), dtype=float)
