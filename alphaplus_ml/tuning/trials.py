@@ -23,7 +23,8 @@ from .fits import fit_in_stages, stopping_rounds
 from .folds import Fold
 
 # %% auto #0
-__all__ = ['table', 'Attempt', 'standing', 'Problem', 'metric_value', 'portfolio_of', 'evaluate', 'portable', 'record_of']
+__all__ = ['table', 'Attempt', 'standing', 'Problem', 'with_rounds', 'metric_value', 'portfolio_of', 'evaluate', 'portable',
+           'record_of']
 
 # %% ../../nbs/54_tuning.trials.ipynb #06dd8c3d
 @dataclass(eq=False)
@@ -61,7 +62,7 @@ def standing(
     pairs = [(own[-1], other[-1]) for own, other in zip(stages[:-1], reference)] + [(stages[-1][look], reference[len(stages) - 1][look])]
     return direction*float(np.mean([np.nan if None in pair else pair[0] - pair[1] for pair in pairs]))
 
-# %% ../../nbs/54_tuning.trials.ipynb #de216a29
+# %% ../../nbs/54_tuning.trials.ipynb #422a760e
 @dataclass(frozen=True, eq=False)
 class Problem:
     "What every trial of a search shares"
@@ -98,12 +99,15 @@ class Problem:
         own = {"random_state": self.seed} | ({"n_jobs": 1} if self.n_jobs > 1 else {})
         known = model_parameters(self.model_name)
         return make_model(self.model_name, **({key: value for key, value in own.items() if key in known} | parameters))
-    def stopped(self,
-        parameters:dict,  # parameter -> value
-        fold:Fold,        # whose inner split is watched
-    )->dict:              # the same without early stopping
-        "The parameters with the number of rounds after which the loss on the watched rows was least"
-        return parameters if self.patience is None else parameters | {"n_estimators": stopping_rounds(self.model(parameters), fold, self.patience)}
+
+# %% ../../nbs/54_tuning.trials.ipynb #c5d89cd4
+def with_rounds(
+    problem:Problem,
+    parameters:dict,  # parameter -> value
+    fold:Fold,        # whose inner split is watched
+)->dict:              # the same without early stopping
+    "The parameters with the number of rounds after which the loss on the watched rows was least"
+    return parameters if problem.patience is None else parameters | {"n_estimators": stopping_rounds(problem.model(parameters), fold, problem.patience)}
 
 # %% ../../nbs/54_tuning.trials.ipynb #ace61c32
 def metric_value(
@@ -127,7 +131,7 @@ def portfolio_of(
     if problem.returns is None or len(classes) > 2 and classes != [-1, 0, 1]: return None
     return portfolio_returns(prediction - 0.5 if len(classes) == 2 else prediction, problem.returns, horizon=problem.horizon, cost_bps=problem.cost_bps)
 
-# %% ../../nbs/54_tuning.trials.ipynb #28d9b9c3
+# %% ../../nbs/54_tuning.trials.ipynb #f469faa5
 def _look(problem, fold, found, final, number):
     "The metric of a fold's forecasts so far; None where a half-grown model has none"
     predicted = pd.Series(found, index=fold.X_test.index)
@@ -137,7 +141,7 @@ def _look(problem, fold, found, final, number):
 
 def _forecasts(problem, attempt, fold):
     "A fold's forecasts while the model grows, each with whether it is the last"
-    parameters, waiting = problem.stopped(attempt.parameters, fold), None
+    parameters, waiting = with_rounds(problem, attempt.parameters, fold), None
     if problem.patience is not None: attempt.rounds.append(parameters["n_estimators"])
     for found in fit_in_stages(problem.model(parameters), fold, problem.stages):
         if waiting is not None: yield waiting, False
