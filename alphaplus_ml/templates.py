@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .config import hide_password
 from .core import InputError, need, unknown_name
 
 # %% auto #0
@@ -75,6 +76,8 @@ def fitted(
     if not fits or (parameter.type == "float" and not math.isfinite(value)):
         kind = parameter.type + ("|None" if parameter.optional else "")
         raise InputError(f"The parameter {parameter.name!r} is of type {kind}", value, f"Its default is {parameter.default!r}.")
+    if parameter.type == "str" and hide_password(value) != value:
+        raise InputError(f"The parameter {parameter.name!r} holds no password, because parameters are recorded", hide_password(value), "Keep it in an environment variable that the notebook reads.")
     return kinds[parameter.type](value)
 
 # %% ../nbs/77_templates.ipynb #d219b7f8

@@ -188,6 +188,12 @@ def test_wrong_parameters_are_refused(parameters, said, templates, tmp_path):
     with pytest.raises(InputError, match=said): run_experiment(templates["good"], parameters, runs=tmp_path/"runs")
     assert not (tmp_path/"runs").exists()
 
+@pytest.mark.parametrize("url", ["postgresql://me:hunter2@server/trials", "see postgresql+psycopg://:hunter2@server"])
+def test_a_password_is_no_parameter(url, templates, tmp_path):
+    with pytest.raises(InputError, match="holds no password") as caught: run_experiment(templates["good"], {"name": url}, runs=tmp_path/"runs")
+    assert "hunter2" not in str(caught.value) and not (tmp_path/"runs").exists()
+    assert parse_parameters(templates["good"], ["name=postgresql://me@server/trials"])["name"].endswith("trials")
+
 @pytest.mark.parametrize("source, tagged", [("", 0), ("n: int = 1", 2), ("n = [1]", 1), ("n = 1 + 1", 1), ("n = None", 1), ("n: int = 'x'", 1), ("import os", 1), ("n = m = 1", 1),
                                             ("n: int", 1), ("n = ", 1), ("n: int|str = 1", 1), ("n += 1", 1)])
 def test_templates_that_cannot_be_checked_are_refused(source, tagged, tmp_path):
