@@ -113,7 +113,7 @@ class Search:
     rows:RowQueue            # where rows go
     shared:bool              # whether other processes may work at it
     own:dict = field(default_factory=dict)   # trial number -> Attempt, of what this process evaluated
-    stopped:threading.Event = field(default_factory=threading.Event)
+    stopped:threading.Event = field(default_factory=threading.Event)   # set when the sampler has nothing left to propose, or a user stops the study
     reference:list|None = None               # the defaults' looks, or the first complete trial's
     best:Attempt|None = None                 # of those that this process evaluated; the only one whose forecasts are kept
     def trials(self)->list:  # Optuna's, by number, without surplus ones
@@ -232,7 +232,7 @@ def next_batch(
 # %% ../../nbs/56_tuning.search.ipynb #0e029b4f
 def run_batch(
     search:Search,
-    batch:list[Attempt],
+    batch:list[Attempt],   # of next_batch
 )->list[Attempt]:
     "Evaluate trials side by side; an interrupt stops the others at their next look"
     todo = [attempt for attempt in batch if attempt.status == "running"]
@@ -254,7 +254,7 @@ def _release(attempt):
 
 def interrupted(
     search:Search,
-    batch:list[Attempt],
+    batch:list[Attempt],   # under way
     error:BaseException,   # what ends the search
 )->None:
     "Leave no row that says running, and no trial that nobody evaluates"
