@@ -382,6 +382,8 @@ def test_an_id_belongs_to_one_search():
     spy = Spy()
     first = search(recorder=spy, optimization_id="mine")
     with pytest.raises(InputError, match="belongs to one search.*'mine'"): search(recorder=spy, optimization_id="mine", seed=1)
+    for splitter in (WalkForward(4), WalkForward(3, embargo=5), WalkForward(3, train_size=60)):   # other folds are another search
+        with pytest.raises(InputError, match="belongs to one search"): search(recorder=spy, optimization_id="mine", splitter=splitter)
     assert spy.tables[TABLE] == first.rows()
     search(recorder=spy, optimization_id="other")
 

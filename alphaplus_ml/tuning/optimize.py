@@ -152,13 +152,13 @@ _budgets = ("n_trials", "timeout", "patience", "warm_start", "storage", "optimiz
 
 def search_fingerprint(
     config:HyperparameterOptimizationConfig,
-    *data,   # features, labels and what else goes in; None for what does not
+    *data,   # features, labels, folds and what else goes in; None for what does not
 )->str:      # 16 hexadecimal digits
     "What identifies a search"
     searched, fixed = resolve_space(config.model_name, config.search_space)
     named = lambda one: one if isinstance(one, (str, type(None))) else type(one).__name__
     how = {key: value for key, value in config.to_dict().items() if key not in (*_budgets, "search_space", "sampler", "pruner", "splitter")}
-    parts = [sorted(how.items()), repr(searched), {key: portable(value) for key, value in fixed.items()}, named(config.sampler), named(config.pruner), named(config.splitter)]
+    parts = [sorted(how.items()), repr(searched), {key: portable(value) for key, value in fixed.items()}, named(config.sampler), named(config.pruner)]
     return fingerprint([*map(repr, parts), *[None if one is None else fingerprint(one) for one in data]])
 
 # %% ../../nbs/59_tuning.optimize.ipynb #2bb397ec
@@ -198,7 +198,7 @@ def development_problem(
     stages = config.stages if fitter_of(make_model(config.model_name, **fixed)) is not None else 1
     problem = Problem(config.model_name, metric_of(config, X.index), searched, fixed, seen[0], seen[1], folds, seen[2], seen[3], config.horizon, config.cost_bps,
                       child_seed(config.seed, "search"), config.n_jobs, config.optimization_id or new_id(), stages, config.early_stopping, told(config.pruner),
-                      search_fingerprint(config, X, y, label_end, returns, weights))
+                      search_fingerprint(config, X, y, label_end, returns, weights, *[part for fold in folds for part in (fold.y_train, fold.test)]))
     return problem, final, development
 
 # %% ../../nbs/59_tuning.optimize.ipynb #de2a19fd
