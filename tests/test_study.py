@@ -129,3 +129,40 @@ def test_template_on_postgresql(postgres_url, tmp_path):
     assert run.status == "completed", run.error
     with Database(postgres_url) as database: counts, row, tracked = read_back(database, settings, run)
     check_records(counts, row, tracked, run)
+
+
+small = {"source": "planted", "end": "2015-10-30", "features": "momentum_1, momentum_5, rsi_14", "n_trials": 3}
+
+
+def search_run(runs, **parameters):
+    "A small search through papermill: the run, its trials and its row"
+    run = run_experiment("hyperparameter_optimization", small | parameters, settings=Settings(runs=runs, database_url=None, mlflow_uri=None, _env_file=None))
+    with Database(sqlite_url(runs/"alphaplus.db")) as database:
+        return run, database.frame("hyperparameter_optimization", optimization_id=parameters.get("optimization_id", run.id)), database.frame("ml_experiments", experiment_id=run.id).iloc[0]
+
+
+def test_a_search_leaves_trials_numbers_and_pictures(tmp_path):
+    "The best trial's row, the run's numbers and MLflow say the same; the pictures lie in the run's folder and in MLflow"
+    run, trials, row = search_run(tmp_path, model_name="lightgbm_classifier", early_stopping=5, class_weight="balanced", uniqueness=True, horizon=3)
+    assert run.status == "completed", run.error
+    best = trials[trials.best_trial].iloc[0]
+    found = best.validation_metrics
+    assert len(trials) == run.metrics["n_trials"] == sum(run.metrics[f"n_{status}"] for status in ("complete", "pruned", "failed")) == 3 and best.objective_name == "log_loss"
+    assert run.metrics["best_value"] == best.objective_value and [run.metrics["holdout_lower"], run.metrics["holdout_upper"]] == found["holdout_interval"]
+    assert {name: run.metrics[name] for name in ("holdout_value", "pbo", "deflated_sharpe", "effective_trials")} == {name: found[name] for name in ("holdout_value", "pbo", "deflated_sharpe", "effective_trials")}
+    assert row.tags["verdict"] == f"planted: {found['verdict']}"
+    pictures = {path.stem for path in run.path.glob("*.png")}
+    client = mlflow_client(Settings(runs=tmp_path, database_url=None, mlflow_uri=None, _env_file=None))
+    logged = {Path(one.path).stem for one in client.list_artifacts(row.tags["mlflow_run_id"]) if one.path.endswith(".png")}
+    assert {"history", "slice", "timeline", "parallel_coordinates", "overfitting"} <= pictures == logged
+
+
+def test_a_search_goes_on_under_its_id(tmp_path):
+    for n in (2, 3):
+        run, trials, _ = search_run(tmp_path, model_name="ridge", optimization_id="mine", n_trials=n)
+        assert run.metrics["n_trials"] == n and trials.trial_number.tolist() == list(range(n)) and trials.best_trial.sum() == 1
+
+
+def test_a_search_that_makes_no_sense_reads_no_data(tmp_path):
+    run, trials, row = search_run(tmp_path, model_name="logistic", metric="rank_ic")
+    assert run.status == "failed" and "classification metric" in run.error["text"] and trials.empty and "data" not in row.config
