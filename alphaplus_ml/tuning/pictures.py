@@ -143,7 +143,7 @@ def plot_slice(
     complete, trials, searched = _complete(study, metric), trials_of(study, metric), _distributions(study)
     columns = min(len(searched), 4)
     rows = -(-len(searched)//columns)
-    figure, axes = need("matplotlib.pyplot").subplots(rows, columns, figsize=(1 + 2.1*columns, 0.4 + 2.2*rows), sharey=True, squeeze=False, layout="constrained")
+    figure, axes = need("matplotlib.pyplot").subplots(rows, columns, figsize=(max(1 + 2.1*columns, 6.5), 0.4 + 2.2*rows), sharey=True, squeeze=False, layout="constrained")
     for axis, (name, distribution) in zip(axes.flat, searched.items()): _slice(axis, trials, complete, metric, name, distribution)
     for axis in axes.flat[len(searched):]: axis.set_visible(False)
     for axis in axes[:, 0]: axis.set_ylabel(_words(metric))
@@ -225,7 +225,7 @@ def plot_parallel_coordinates(
     "A line per complete trial through its parameters to its value"
     complete, searched = _complete(study, metric), _distributions(study)
     lines, best = _coordinates(complete, searched, metric), _best(complete, metric)
-    figure, axis = _axes(f"complete trials, dark is good; {_words(metric)} in the search, {_better(metric)}", figsize=(1 + lines.shape[1], 3))
+    figure, axis = _axes(f"complete trials, dark is good; {_words(metric)} in the search, {_better(metric)}", figsize=(max(1 + lines.shape[1], 6.5), 3))
     rank = (sign(metric)*complete.value).rank(pct=True)
     for number in rank.sort_values().index: axis.plot(lines.loc[number], color=need("matplotlib").colormaps["Blues"](0.15 + 0.8*rank[number]), linewidth=1)
     axis.plot(lines.loc[best], color="tab:orange", linewidth=2.5)
