@@ -62,7 +62,7 @@ def standing(
     pairs = [(own[-1], other[-1]) for own, other in zip(stages[:-1], reference)] + [(stages[-1][look], reference[len(stages) - 1][look])]
     return direction*float(np.mean([np.nan if None in pair else pair[0] - pair[1] for pair in pairs]))
 
-# %% ../../nbs/54_tuning.trials.ipynb #422a760e
+# %% ../../nbs/54_tuning.trials.ipynb #d9163d9b
 @dataclass(frozen=True, eq=False)
 class Problem:
     "What every trial of a search shares"
@@ -96,7 +96,7 @@ class Problem:
         parameters:dict,  # parameter -> value, in place of the model's defaults and the problem's seed
     ):                    # an estimator of `make_model`
         "An unfitted model"
-        own = {"random_state": self.seed} | ({"n_jobs": 1} if self.n_jobs > 1 else {})
+        own = {"random_state": self.seed, "n_jobs": 1}
         known = model_parameters(self.model_name)
         return make_model(self.model_name, **({key: value for key, value in own.items() if key in known} | parameters))
 
