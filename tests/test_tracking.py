@@ -320,6 +320,23 @@ def test_an_artifact_is_a_file(start, tmp_path):
         with pytest.raises(InputError, match="file that exists"): run.log_artifact(tmp_path/"nothing")
 
 
+def test_processes_that_meet_in_a_new_folder_make_the_tables_once(tmp_path):
+    "MLflow's migrations break each other when two processes run them at once"
+    code = """import sys, time
+from pathlib import Path
+from alphaplus_ml.config import Settings
+from alphaplus_ml.tracking.to_mlflow import experiment_for, mlflow_client
+from mlflow import MlflowClient
+settings = Settings(runs=Path(sys.argv[1]), database_url=None, mlflow_uri=None, _env_file=None)
+Path(sys.argv[1], f"ready_{sys.argv[2]}").touch()
+while len(list(Path(sys.argv[1]).glob("ready_*"))) < 3: time.sleep(0.01)
+print(experiment_for(mlflow_client(settings), "together", settings))"""
+    racing = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(k)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for k in range(3)]
+    ended = [(*process.communicate(timeout=120), process.returncode) for process in racing]
+    assert [code for *_, code in ended] == [0, 0, 0], ended
+    assert {said.strip() for said, *_ in ended} == {"1"}
+
+
 def test_tracking_never_uses_the_network(settings):
     "A tracked run in a process in which every connection but to a local socket fails"
     code = """

@@ -5,11 +5,13 @@
 # %% ../../nbs/85_tracking.to_mlflow.ipynb #92b05dc0
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import re
 import warnings
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from ..core import InputError, need
@@ -17,8 +19,20 @@ from ..config import Settings, hide_password
 from .base import Tracker, trackers
 
 # %% auto #0
-__all__ = ['id_tag', 'mlflow_status', 'mlflow_client', 'experiment_for', 'find_run', 'mlflow_name', 'flat', 'dataset_input',
-           'ToMlflow']
+__all__ = ['id_tag', 'mlflow_status', 'one_at_a_time', 'mlflow_client', 'experiment_for', 'find_run', 'mlflow_name', 'flat',
+           'dataset_input', 'ToMlflow']
+
+# %% ../../nbs/85_tracking.to_mlflow.ipynb #6ed6dbcb
+@contextmanager
+def one_at_a_time(
+    folder:Path,  # exists
+):
+    "Let one process or thread at a time into a block, by a lock on a folder that leaves no file"
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)
+        yield
+    finally: os.close(place)
 
 # %% ../../nbs/85_tracking.to_mlflow.ipynb #8d723943
 def mlflow_client(
@@ -27,12 +41,13 @@ def mlflow_client(
     "MLflow's client for the tracking address of the settings"
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     uri = (settings or Settings()).resolved_mlflow_uri()
-    if uri.startswith("sqlite:///"): Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:///") else None
+    if folder: folder.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():  # what MLflow's own imports warn of is nothing that a user can change
         warnings.simplefilter("ignore")
         client = need("mlflow").MlflowClient
         for name in ("mlflow.store.db.utils", "alembic"): logging.getLogger(name).setLevel(logging.WARNING)
-        return client(tracking_uri=uri, registry_uri=uri)
+        with one_at_a_time(folder) if folder else nullcontext(): return client(tracking_uri=uri, registry_uri=uri)
 
 # %% ../../nbs/85_tracking.to_mlflow.ipynb #d5a574c6
 def experiment_for(
