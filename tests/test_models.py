@@ -147,7 +147,7 @@ def test_boosters_are_the_libraries_own():
     up, w = (y > 0).astype(int), np.random.default_rng(0).random(len(y)) + 0.5
     common = dict(random_state=0, n_jobs=1, n_estimators=15, learning_rate=0.03, subsample=0.8, colsample_bytree=0.6)
     light = common | dict(num_leaves=7, min_child_samples=20, subsample_freq=1, max_bin=255, deterministic=True, force_col_wise=True, verbose=-1)
-    extreme = common | dict(max_depth=3, min_child_weight=5.0, tree_method="hist")
+    extreme = common | dict(max_depth=3, min_child_weight=5.0, tree_method="hist", seed_per_iteration=True)
     cat = dict(random_seed=0, thread_count=1, iterations=15, learning_rate=0.03, depth=4, subsample=0.8, rsm=0.6, bootstrap_type="Bernoulli", logging_level="Silent",
                allow_writing_files=False)
     theirs = {"lightgbm": lightgbm.LGBMRegressor(**light, reg_lambda=10.0), "lightgbm_classifier": lightgbm.LGBMClassifier(**light, reg_lambda=2.5),
