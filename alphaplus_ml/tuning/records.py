@@ -77,6 +77,7 @@ class RowQueue:
             except InputError: raise
             except Exception as error:
                 if not self.pause.seconds: warnings.warn(f"rows of the search cannot be written, they wait: {_told(error)}", RecordWarning, stacklevel=4)
+                self.waiting[0] = "update", self.waiting[0][1]   # it may have been written all the same, and only the answer was lost
                 self.pause.prolong()
                 break
             self.waiting.pop(0)
