@@ -16,11 +16,11 @@ import pandas as pd
 
 from ..core import InputError, Recorder
 from .spaces import distributions, import_optuna
-from .trials import Attempt, Problem, portfolio_of, record_of, table
+from .trials import Attempt, Problem, portfolio_of, record_of, standing, table
 
 # %% auto #0
-__all__ = ['silence', 'RecordWarning', 'Pause', 'RowQueue', 'keep_record', 'attempt_of', 'check_same_search', 'recorded_rows',
-           'restore', 'this_worker', 'sign_trial', 'is_abandoned']
+__all__ = ['silence', 'RecordWarning', 'Pause', 'RowQueue', 'rungs_of', 'keep_record', 'attempt_of', 'check_same_search',
+           'recorded_rows', 'restore', 'this_worker', 'sign_trial', 'is_abandoned']
 
 # %% ../../nbs/55_tuning.records.ipynb #eb9c5536
 class RecordWarning(UserWarning):
@@ -88,11 +88,18 @@ class RowQueue:
         if left := self.write(now=True): warnings.warn(f"{left} changes of rows were never written: result.rows() holds the rows, append them when the recorder is back", RecordWarning, stacklevel=3)
 
 # %% ../../nbs/55_tuning.records.ipynb #4e3bf51a
+def rungs_of(
+    noted:dict,  # what Optuna's samplers and pruners noted on a trial
+)->dict:         # the notes of a pruner that halves: by rung, what it was told there
+    "What later trials are compared with at a rung"
+    return {key: value for key, value in noted.items() if key.startswith("completed_rung_")}
+
 def keep_record(
     problem:Problem,
     attempt:Attempt,  # its trial is still running in the study
 )->None:
     "Put an attempt's record on its trial, for other workers and for later"
+    attempt.rungs = rungs_of(attempt.trial.storage.get_trial_system_attrs(attempt.trial._trial_id))
     row = record_of(problem, attempt)
     attempt.trial.set_user_attr("record", {"parameters": row["hyperparameters"], "status": attempt.status, "seconds": attempt.seconds, **row["validation_metrics"]})
 
@@ -105,6 +112,8 @@ def _net(problem, values):
     return pd.Series(values, index=portfolio_of(problem, like).index)
 
 # %% ../../nbs/55_tuning.records.ipynb #53ef99d7
+def _stages(found): return found.get("stages", [[value] for value in found["folds"]])
+
 def attempt_of(
     problem:Problem,
     trial:Any,        # Optuna's, as `keep_record` left it
@@ -112,18 +121,20 @@ def attempt_of(
     "An attempt as it ended"
     found = trial.user_attrs.get("record")
     if found is None: return Attempt(trial, problem.fixed | trial.params, "running")
-    stages = found.get("stages", [[value] for value in found["folds"]])
     why = found.get("pruned_by", found.get("failed_because"))
-    return Attempt(trial, problem.fixed | trial.params, found["status"], list(found["folds"]), stages, list(found["standing"]), list(found.get("rounds", [])), why,
-                   found["seconds"], net=_net(problem, found.get("net_returns")))
+    return Attempt(trial, problem.fixed | trial.params, found["status"], list(found["folds"]), _stages(found), list(found["standing"]), list(found.get("rounds", [])),
+                   dict(found.get("rungs", {})), why, found["seconds"], net=_net(problem, found.get("net_returns")))
 
 # %% ../../nbs/55_tuning.records.ipynb #c88a6cd0
 def _looks(problem, found, reference):
-    "A recorded trial's intermediate values, as a pruner was told them"
-    from_folds = {(k + 1)*problem.stages - 1: value for k, value in enumerate(found["standing"])}
-    return {k: problem.direction*value for k, value in enumerate(found["folds"])} if problem.told == "fold" else from_folds
+    "A recorded trial's intermediate values, as its pruner was told them"
+    if problem.told == "fold": return {k: problem.direction*value for k, value in enumerate(found["folds"])}
+    stages = _stages(found)
+    values = {fold*problem.stages + look: standing([*stages[:fold], stages[fold][:look + 1]], reference, problem.direction)
+              for fold, looks in enumerate(stages) for look in range(len(looks))}
+    return {step: value for step, value in values.items() if np.isfinite(value)}
 
-def _restored(problem, row):
+def _restored(problem, row, reference):
     "One recorded trial as a trial of a study"
     optuna, known = import_optuna(), distributions(problem.searched)
     found, status = dict(row["validation_metrics"]), row["optimization_status"]
@@ -134,7 +145,7 @@ def _restored(problem, row):
     state = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}[status]
     value = problem.direction*row["objective_value"] if status == "complete" else None
     return optuna.trial.create_trial(state=optuna.trial.TrialState[state], value=value, params=params, distributions={key: known[key] for key in params},
-                                     user_attrs={"record": record}, intermediate_values=_looks(problem, found, None))
+                                     user_attrs={"record": record}, system_attrs=found.get("rungs", {}), intermediate_values=_looks(problem, found, reference))
 
 # %% ../../nbs/55_tuning.records.ipynb #1c672253
 def check_same_search(
@@ -163,8 +174,10 @@ def restore(
 )->None:
     "Build a study's trials again"
     by_number = {int(row["trial_number"]): row for row in rows}
+    first = next((number for number, row in by_number.items() if row["optimization_status"] == "complete"), -1)   # what later ones were compared with
     lost = import_optuna().trial.create_trial(state=import_optuna().trial.TrialState.WAITING)
-    study.add_trials([_restored(problem, by_number[number]) if number in by_number else lost for number in range(max(by_number, default=-1) + 1)])
+    looks = lambda number: _stages(by_number[first]["validation_metrics"]) if number > first >= 0 else None
+    study.add_trials([_restored(problem, by_number[number], looks(number)) if number in by_number else lost for number in range(max(by_number, default=-1) + 1)])
 
 # %% ../../nbs/55_tuning.records.ipynb #e101c97f
 silence = 600.0   # seconds without a word after which a worker on another machine is given up

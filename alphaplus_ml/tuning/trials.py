@@ -37,6 +37,7 @@ class Attempt:
     stages:list = field(default_factory=list)    # of each fold begun: the metric at each look, None where it is undefined
     standing:list = field(default_factory=list)  # mean advantage over the defaults after each fold
     rounds:list = field(default_factory=list)    # boosting rounds in each fold, where an inner split chose them
+    rungs:dict = field(default_factory=dict)     # what a halving pruner noted on the trial at each of its rungs
     why:str|None = None                          # what pruned it, or why it failed
     seconds:float = 0.0                          # duration of its evaluation; 0 until it ends
     prediction:pd.Series|None = None             # out of fold, of every row that was tested; only when complete
@@ -216,6 +217,7 @@ def record_of(
     found = {"folds": list(attempt.values), "standing": list(attempt.standing)} | ({reason: attempt.why} if reason else {})
     found |= {"stages": [list(fold) for fold in attempt.stages]} if problem.stages > 1 else {}
     found |= {"rounds": list(attempt.rounds)} if attempt.rounds else {}
+    found |= {"rungs": dict(attempt.rungs)} if attempt.rungs else {}
     found |= {"net_returns": attempt.net.tolist()} if attempt.net is not None else {}
     found |= {"search": problem.fingerprint} if problem.fingerprint else {}
     return {"model_name": problem.model_name, "optimization_id": problem.optimization_id, "trial_number": attempt.number,
