@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from ..config import hide_password
-from ..core import InputError, Recorder, child_seed, need
+from ..core import InputError, Recorder, RunError, child_seed, need
 from .records import RowQueue, attempt_of, check_same_search, is_abandoned, keep_record, recorded_rows, restore, sign_trial, this_worker
 from .samplers import make_pruner, make_sampler
 from .spaces import import_optuna, starting_point, suggest
 from .trials import Attempt, Problem, evaluate, record_of
 
 # %% auto #0
-__all__ = ['sampler_by_number', 'open_storage', 'quiet_optuna', 'Search', 'open_search', 'begin', 'end', 'next_batch',
-           'run_batch', 'interrupted', 'without_progress', 'run_search', 'run_trials']
+__all__ = ['sampler_by_number', 'open_storage', 'quiet_optuna', 'batch_end', 'compare_with_earlier', 'Search', 'open_search',
+           'begin', 'end', 'next_batch', 'run_batch', 'interrupted', 'without_progress', 'run_search', 'run_trials']
 
 # %% ../../nbs/56_tuning.search.ipynb #851fffef
 @cache
@@ -103,6 +103,36 @@ def quiet_optuna():
     try: yield
     finally: logging.set_verbosity(before)
 
+# %% ../../nbs/56_tuning.search.ipynb #4d32f820
+def batch_end(
+    number:int,   # of a trial
+    size:int,     # trials that run at the same time
+)->int:           # the defaults, number 0, are a batch of their own
+    "The number of the last trial of a batch"
+    return -(-number//size)*size
+
+# %% ../../nbs/56_tuning.search.ipynb #e67d5fea
+@cache
+def _view_class():
+    "A storage in memory that keeps trials to itself, made once"
+    class View(import_optuna().storages.InMemoryStorage):
+        "The same trials as a storage's, except those that are not to be seen"
+        def __init__(self, storage, seen): self.__dict__ = vars(storage) | {"seen": seen}
+        def get_all_trials(self, *args, **kwargs): return [trial for trial in super().get_all_trials(*args, **kwargs) if self.seen(trial.number)]
+    return View
+
+def compare_with_earlier(
+    pruner:Any,   # Optuna's, of one study in memory; changed in place
+    size:int,     # trials that run at the same time
+):                # the pruner
+    "Let a pruner compare a trial with those of earlier batches only"
+    prune, study_class = pruner.prune, import_optuna().Study
+    def prune_by_batch(study, trial):
+        seen = lambda number: number == trial.number or batch_end(number, size) < batch_end(trial.number, size)
+        return prune(study_class(study.study_name, _view_class()(study._storage, seen), study.sampler, study.pruner), trial)
+    pruner.prune = prune_by_batch
+    return pruner
+
 # %% ../../nbs/56_tuning.search.ipynb #037f6ceb
 @dataclass(eq=False)
 class Search:
@@ -114,6 +144,7 @@ class Search:
     shared:bool              # whether other processes may work at it
     own:dict = field(default_factory=dict)   # trial number -> Attempt, of what this process evaluated
     stopped:threading.Event = field(default_factory=threading.Event)   # set when the sampler has nothing left to propose, or a user stops the study
+    was_best:int|None = None                 # number of the trial whose row says that it is the best, from an earlier call
     reference:list|None = None               # the defaults' looks, or the first complete trial's
     best:Attempt|None = None                 # of those that this process evaluated; the only one whose forecasts are kept
     def trials(self)->list:  # Optuna's, by number, without surplus ones
@@ -137,21 +168,30 @@ def open_search(
     "Begin a search, or go on with one that was begun under the same id"
     starts = [starting_point(problem.model_name, problem.searched)] if starts is None else starts
     rows = recorded_rows(problem, recorder)
+    pruner = make_pruner(pruner, problem.stages)
+    if storage is None and problem.n_jobs > 1: pruner = compare_with_earlier(pruner, problem.n_jobs)
     study = import_optuna().create_study(direction="maximize", study_name=problem.optimization_id or None, storage=open_storage(storage), load_if_exists=True,
-                                         sampler=sampler_by_number(problem, sampler, starts), pruner=make_pruner(pruner, problem.stages))
+                                         sampler=sampler_by_number(problem, sampler, starts), pruner=pruner)
     if "search" in study.user_attrs: check_same_search(problem, study.user_attrs["search"])
     elif not study.get_trials(deepcopy=False): study.set_user_attr("search", problem.fingerprint)
     else: check_same_search(problem, None)
     if storage is None: restore(problem, study, rows)
-    search = Search(problem, study, n_trials, RowQueue(recorder), storage is not None)
+    search = Search(problem, study, n_trials, RowQueue(recorder), storage is not None, was_best=next((row["trial_number"] for row in rows if row["best_trial"]), None))
     study.stop = search.stopped.set
     return search
 
 # %% ../../nbs/56_tuning.search.ipynb #ed132391
+_at_work = set()   # optimization_id and number of each trial that this process evaluates, in whatever thread
+
+def _is_left(search, trial):
+    "Whether nobody evaluates a running trial any more"
+    if trial.user_attrs.get("worker") == this_worker(): return (search.problem.optimization_id, trial.number) not in _at_work
+    return is_abandoned(trial)
+
 def _taken_up(search):
     "A trial that nobody evaluates any more, or None"
     if not search.shared: return None
-    left = [trial for trial in search.trials() if trial.state.name == "RUNNING" and trial.number not in search.own and is_abandoned(trial)]
+    left = [trial for trial in search.trials() if trial.state.name == "RUNNING" and _is_left(search, trial)]
     return import_optuna().trial.Trial(search.study, left[0]._trial_id) if left else None
 
 def _asked(search):
@@ -159,7 +199,7 @@ def _asked(search):
     if sum(trial.state.name != "WAITING" for trial in search.trials()) >= search.n_trials: return None
     trial = search.study.ask()
     if trial.number < search.n_trials: return trial
-    search.study.tell(trial, state=import_optuna().trial.TrialState.FAIL)
+    sign_trial(trial)   # one too many: nobody's, until the search is prolonged
     return None
 
 def begin(
@@ -168,6 +208,7 @@ def begin(
     "Take up the next trial and write its row"
     trial = _taken_up(search) or _asked(search)
     if trial is None: return None
+    _at_work.add((search.problem.optimization_id, trial.number))
     starts = trial.user_attrs.get("starts", 0) + 1
     if starts > 1 or search.shared: trial.set_user_attr("starts", starts)
     if search.shared: sign_trial(trial, this_worker())
@@ -200,6 +241,7 @@ def end(
     except optuna.exceptions.UpdateFinishedTrialError:   # it was given up here, and another worker has ended it
         del search.own[attempt.number]
         return
+    finally: _at_work.discard((search.problem.optimization_id, attempt.number))
     search.rows.update(record_of(search.problem, attempt))
     if attempt.status == "complete":
         search.reference = search.reference or attempt.stages
@@ -216,17 +258,18 @@ def _reference(search):
 def _defaults_run_elsewhere(search):
     "Whether another process is still evaluating the defaults"
     trials = search.trials() if search.shared and _reference(search) is None else []
-    return bool(trials) and trials[0].state.name == "RUNNING" and not is_abandoned(trials[0])
+    return bool(trials) and trials[0].state.name == "RUNNING" and not _is_left(search, trials[0])
 
 def next_batch(
     search:Search,
 )->list[Attempt]:  # empty when there is nothing to begin now
     "The trials that this process evaluates next"
     if _defaults_run_elsewhere(search): return []
-    batch = []
-    for _ in range(1 if _reference(search) is None else search.problem.n_jobs):
+    batch, size = [], search.problem.n_jobs
+    for _ in range(1 if _reference(search) is None else size):
         if (attempt := begin(search)) is None: break
         batch.append(attempt)
+        if not search.shared and attempt.number == batch_end(attempt.number, size): break
     return batch
 
 # %% ../../nbs/56_tuning.search.ipynb #0e029b4f
@@ -250,7 +293,7 @@ def run_batch(
 def _release(attempt):
     "Let another process take a trial up"
     try: sign_trial(attempt.trial)
-    except import_optuna().exceptions.UpdateFinishedTrialError: return   # it has ended, there is nothing to take up
+    except (import_optuna().exceptions.UpdateFinishedTrialError, import_optuna().exceptions.StorageInternalError): return   # it has ended, or it will be taken up as one of a process that died
 
 def interrupted(
     search:Search,
@@ -279,8 +322,9 @@ def without_progress(
 def _is_over(search, started, timeout, patience):
     "Whether no further trial begins"
     if search.stopped.is_set(): return True
-    begun = bool(search.trials())
-    return begun and (timeout is not None and time.monotonic() - started > timeout or patience is not None and without_progress(search) >= patience)
+    trials = search.trials()
+    if not trials or any(trial.state.name == "WAITING" for trial in trials): return False
+    return (timeout is not None and time.monotonic() - started > timeout or patience is not None and without_progress(search) >= patience)
 
 # %% ../../nbs/56_tuning.search.ipynb #725850c7
 def _others_work(search):
@@ -308,7 +352,9 @@ def run_search(
                 if not batch: time.sleep(0.1)
         except BaseException as error:
             interrupted(search, batch, error)
+            if isinstance(error, import_optuna().exceptions.StorageInternalError): raise RunError(f"The search lost its storage ({type(error).__name__}). The same call goes on where it ended, once the storage is back") from None
             raise
+        finally: _at_work.difference_update({(search.problem.optimization_id, number) for number in search.own})
         search.rows.write(now=True)
         return search.attempts()
 

@@ -21,6 +21,7 @@ from ..evaluation.portfolio import portfolio_returns
 from ..models.base import make_model, model_parameters, models
 from .fits import fit_in_stages, stopping_rounds
 from .folds import Fold
+from .spaces import import_optuna
 
 # %% auto #0
 __all__ = ['table', 'Attempt', 'standing', 'Problem', 'with_rounds', 'metric_value', 'portfolio_of', 'evaluate', 'portable',
@@ -195,6 +196,7 @@ def evaluate(
     "Evaluate one trial; an error fails the trial and keeps the reason"
     started = time.perf_counter()
     try: _through_folds(problem, attempt, reference, stop or threading.Event(), heard)
+    except import_optuna().exceptions.StorageInternalError: raise   # the study's storage is away: no fault of the trial
     except Exception as error: attempt.status, attempt.why = "failed", f"{type(error).__name__}: {error}"
     finally: attempt.seconds = time.perf_counter() - started
     return attempt
