@@ -148,7 +148,7 @@ def check_holdout(
     if n_times <= horizon: raise InputError("The holdout has labelled rows at more timestamps than the horizon has bars", f"{n_times} timestamps, horizon {horizon}", "Use a larger holdout or a shorter horizon.")
 
 # %% ../../nbs/59_tuning.optimize.ipynb #3fe8d879
-_budgets = ("n_trials", "timeout", "patience", "warm_start", "storage", "optimization_id")
+_budgets = ("n_trials", "timeout", "patience", "warm_start", "storage", "optimization_id", "n_jobs")
 
 def search_fingerprint(
     config:HyperparameterOptimizationConfig,
@@ -202,6 +202,11 @@ def development_problem(
     return problem, final, development
 
 # %% ../../nbs/59_tuning.optimize.ipynb #de2a19fd
+def _is_later(end, last):
+    "Whether a recorded end of a development part lies behind another, or cannot be compared with it"
+    try: return not type(last)(end) <= last
+    except (TypeError, ValueError): return True
+
 def earlier_searches(
     problem:Problem,
     recorder:Recorder|None,
@@ -210,8 +215,8 @@ def earlier_searches(
     "Best trials of finished searches that saw no later data"
     if recorder is None or not limit: return []
     rows = recorder.frame(table, model_name=problem.model_name, objective_name=problem.metric, best_trial=True).to_dict("records")
-    last = str(problem.X.index.get_level_values(0).max())
-    fits = lambda row: row["optimization_id"] != problem.optimization_id and str(row["validation_metrics"].get("development_end", "~")) <= last
+    last = problem.X.index.get_level_values(0).max()
+    fits = lambda row: row["optimization_id"] != problem.optimization_id and not _is_later(row["validation_metrics"].get("development_end"), last)
     own = lambda row: {key: value for key, value in row["hyperparameters"].items() if key in problem.searched}
     return [row for row in reversed(rows) if fits(row) and inside(problem.searched, own(row))][:limit]
 
@@ -454,7 +459,7 @@ def optimize_hyperparameters(
     with progress_bar(problem.metric, config.n_trials, config.timeout, done=len(search.attempts()), show=progress) as report:
         attempts = run_search(search, timeout=config.timeout, patience=config.patience, report=lambda attempt: report(attempt.status, attempt.value))
     result = judge(problem, config, attempts, final, label_end, development, search.study, sum(row["validation_metrics"].get("n_trials", 0) for row in earlier))
-    for row in result.records:   # the best one carries the outcome; other processes' may have been lost with them
-        if row["best_trial"] or search.shared: search.rows.update(row)
+    for row in result.records:   # the best one carries the outcome; an earlier best one is none now, and other processes' rows may have been lost with them
+        if row["best_trial"] or search.shared or row["trial_number"] == search.was_best: search.rows.update(row)
     search.rows.close()
     return result
