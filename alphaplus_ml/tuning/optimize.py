@@ -455,7 +455,7 @@ def optimize_hyperparameters(
     earlier = earlier_searches(problem, recorder, config.warm_start)
     with quiet_optuna():
         search = open_search(problem, config.n_trials, sampler=config.sampler, pruner=config.pruner, starts=starting_points(problem, earlier), recorder=recorder,
-                             storage=config.storage and config.storage.get_secret_value())
+                             storage=None if config.storage is None else config.storage.get_secret_value())
     with progress_bar(problem.metric, config.n_trials, config.timeout, done=len(search.attempts()), show=progress) as report:
         attempts = run_search(search, timeout=config.timeout, patience=config.patience, report=lambda attempt: report(attempt.status, attempt.value))
     result = judge(problem, config, attempts, final, label_end, development, search.study, sum(row["validation_metrics"].get("n_trials", 0) for row in earlier))

@@ -71,6 +71,11 @@ def _one_at_a_time(url):
             yield
     finally: engine.dispose()
 
+def _journal_storage(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    storages = import_optuna().storages
+    return storages.JournalStorage(storages.journal.JournalFileBackend(str(path)))
+
 def _database_storage(url):
     "A study's storage in a database"
     make = lambda **options: import_optuna().storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True, **options})
@@ -82,16 +87,13 @@ def open_storage(
     storage:str|None,  # a database's URL, the path of a journal file, or None for this process's memory
 ):                     # an Optuna storage
     "Where a study lives"
-    optuna = import_optuna()
-    if storage is None: return optuna.storages.InMemoryStorage()
-    if "://" in storage:
-        try: return _database_storage(storage.replace("postgres://", "postgresql://", 1).replace("postgresql://", "postgresql+psycopg://", 1))
-        except Exception as error:
-            why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            raise InputError("A storage is the URL of a database that can be reached, or the path of a journal file", hide_password(why)) from None
-    path = Path(storage).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+    if storage is None: return import_optuna().storages.InMemoryStorage()
+    try:
+        if "://" not in storage: return _journal_storage(Path(storage).expanduser())
+        return _database_storage(storage.replace("postgres://", "postgresql://", 1).replace("postgresql://", "postgresql+psycopg://", 1))
+    except Exception as error:
+        why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise InputError("A storage is the URL of a database that can be reached, or the path of a journal file that can be written", hide_password(why)) from None
 
 # %% ../../nbs/56_tuning.search.ipynb #d2ee3dbc
 @contextmanager
