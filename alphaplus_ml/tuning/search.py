@@ -174,8 +174,10 @@ def open_search(
     if storage is None and problem.n_jobs > 1: pruner = compare_with_earlier(pruner, problem.n_jobs)
     study = import_optuna().create_study(direction="maximize", study_name=problem.optimization_id or None, storage=open_storage(storage), load_if_exists=True,
                                          sampler=sampler_by_number(problem, sampler, starts), pruner=pruner)
+    begun = bool(study.get_trials(deepcopy=False))
+    if rows and storage is not None and not begun: raise InputError("A search goes on in the storage where it was begun", problem.optimization_id, "Its trials are recorded, but this storage has none: go on without a storage, or choose another id.")
     if "search" in study.user_attrs: check_same_search(problem, study.user_attrs["search"])
-    elif not study.get_trials(deepcopy=False): study.set_user_attr("search", problem.fingerprint)
+    elif not begun: study.set_user_attr("search", problem.fingerprint)
     else: check_same_search(problem, None)
     if storage is None: restore(problem, study, rows)
     search = Search(problem, study, n_trials, RowQueue(recorder), storage is not None, was_best=next((row["trial_number"] for row in rows if row["best_trial"]), None))

@@ -139,7 +139,8 @@ def _look(problem, fold, found, final, number):
     predicted = pd.Series(found, index=fold.X_test.index)
     value = metric_value(problem, fold.y_test, predicted.loc[fold.y_test.index], fold.y_train)
     if not np.isnan(value): return value
-    if final: raise InputError(f"{problem.metric} is a number in every fold", f"NaN in fold {number}", "A constant prediction has no correlation: the model may be too restrained for the data.")
+    why = "A constant prediction has no correlation: the model may be too restrained for the data." if fold.y_test.nunique() > 1 else "All its labels are the same: use fewer folds, or another metric."
+    if final: raise InputError(f"{problem.metric} is a number in every fold", f"NaN in fold {number}", why)
 
 def _forecasts(problem, attempt, fold):
     "A fold's forecasts while the model grows, each with whether it is the last"
