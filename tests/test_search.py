@@ -1,26 +1,36 @@
 "A search that is killed, shared, cut off from its database, stopped early or begun elsewhere: what is lost, and what comes out"
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
-from pathlib import Path
+import traceback
+import warnings
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
+import sklearn.metrics as skm
+import sqlalchemy as sa
 from lightgbm import Dataset, record_evaluation, train
+from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.metrics import log_loss
 
 from alphaplus_ml.config import sqlite_url
-from alphaplus_ml.core import InputError, MemoryRecorder, child_seed
+from alphaplus_ml.core import InputError, MemoryRecorder, RunError, child_seed
+from alphaplus_ml.evaluation.metrics import metrics, score
 from alphaplus_ml.evaluation.splits import WalkForward, split_holdout
-from alphaplus_ml.models.base import forecast, make_model
+from alphaplus_ml.models.base import forecast, make_model, models
 from alphaplus_ml.store.database import Database
-from alphaplus_ml.tuning.optimize import HyperparameterOptimizationConfig, optimize_hyperparameters
-from alphaplus_ml.tuning.records import RecordWarning
-from alphaplus_ml.tuning.spaces import Integer
+from alphaplus_ml.tuning.optimize import HyperparameterOptimizationConfig, development_problem, optimize_hyperparameters
+from alphaplus_ml.tuning.records import RecordWarning, sign_trial, this_worker
+from alphaplus_ml.tuning.search import open_storage, run_trials
+from alphaplus_ml.tuning.spaces import Choice, Float, Integer
 
 TABLE = "hyperparameter_optimization"
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -319,3 +329,535 @@ def test_a_search_without_progress_ends():
     result = search(n_trials=200, patience=5, pruner="none", sampler="random")
     values = [row["objective_value"] for row in result.records]
     assert len(values) - 1 - int(np.argmax(values)) == 5
+
+
+# at any moment: a process of its own that kills itself, forked, so that a dozen moments cost a dozen searches and no imports
+
+def forked(work):
+    "The number of a process that does some work; it ends with 0, with 1 after an error, or by a signal"
+    if number := os.fork(): return number
+    try: work()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def ending(number, patience=60.0):
+    "How a forked process ended; one that does not end is killed"
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(number, os.WNOHANG)
+        if done: return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(number, signal.SIGKILL)
+    os.waitpid(number, 0)
+    return "did not end"
+
+
+def deadly(owner, name, call, behind):
+    "Let a method kill its process at one of its calls, before or behind its work"
+    true, calls = getattr(owner, name), []
+    def method(*args, **kwargs):
+        calls.append(name)
+        if len(calls) == call and not behind: os.kill(os.getpid(), signal.SIGKILL)
+        found = true(*args, **kwargs)
+        if len(calls) == call: os.kill(os.getpid(), signal.SIGKILL)
+        return found
+    setattr(owner, name, method)
+
+
+class Slope(RegressorMixin, BaseEstimator):
+    "A forecast that needs no fit, and a fit that may do anything"
+    def __init__(self, slope=0.0, bias=0.0): self.slope, self.bias = slope, bias
+    def fit(self, X, y, sample_weight=None):
+        Slope.fitted(self, X, y)
+        return self
+    def predict(self, X): return self.bias + self.slope*X["a"].to_numpy()
+    fitted = staticmethod(lambda model, X, y: None)
+
+
+@pytest.fixture
+def slope(monkeypatch):
+    "The model above among the registered ones; called, it says what a fit does"
+    monkeypatch.setitem(models._members, "slope", lambda slope=0.5, bias=0.0: Slope(slope, bias))
+    monkeypatch.setitem(models._facts, "slope", dict(task="regression", family="baseline", kind="tabular"))
+    return lambda fitted: monkeypatch.setattr(Slope, "fitted", staticmethod(fitted))
+
+
+def quick(recorder=None, data=None, **changes):
+    "A search whose trials cost nothing"
+    return search(recorder, data, **dict(model_name="slope", metric="rmse", splitter=WalkForward(2), search_space={"slope": Float(-1.0, 1.0)}, n_trials=8) | changes)
+
+
+@pytest.fixture
+def stored(tmp_path):
+    "The URL of an upgraded SQLite database"
+    with Database(sqlite_url(tmp_path/"rows.db")) as database: database.upgrade()
+    return sqlite_url(tmp_path/"rows.db")
+
+
+def best_of(rows): return [row["trial_number"] for row in rows if row["best_trial"]]
+
+
+def check_rows(rows, result, whole):
+    "The rows of a finished search: those of an undisturbed one, none running, one best"
+    rows = rows.to_dict("records")
+    assert story(rows) == story(result.rows()) == story(whole) and len(rows) == len(whole)
+    assert best_of(rows) == best_of(whole) and len(best_of(rows)) == 1
+
+
+HALVED = dict(model_name="lightgbm", pruner="hyperband", stages=3, search_space={"n_estimators": 12, "min_child_samples": Integer(5, 25), "n_jobs": 1})
+MOMENTS = [("append", 2, False), ("update", 1, False), ("append", 9, True), ("update", 12, False), ("update", 5, True), ("update", 13, True), ("update", 15, False)]
+
+@pytest.mark.parametrize("n_jobs, how, moments", [(1, {}, MOMENTS), (2, {}, MOMENTS[1::2]), (2, HALVED, MOMENTS[::3]), (3, HALVED, MOMENTS[2::2])], ids=["ridge-1", "ridge-2", "lightgbm-2", "lightgbm-3"])
+def test_killed_at_any_write_a_search_ends_as_an_undisturbed_one(tmp_path, n_jobs, how, moments):
+    how = dict(n_jobs=n_jobs, n_trials=14) | how
+    whole = search(**how).rows()
+    for place, moment in enumerate(moments):
+        url = sqlite_url(tmp_path/f"{place}.db")
+        with Database(url) as database: database.upgrade()
+        def work():
+            deadly(Database, *moment)
+            with Database(url) as database: search(database, **how)
+        assert ending(forked(work)) == -signal.SIGKILL
+        with Database(url) as database:
+            left = database.frame(TABLE)
+            assert (left.optimization_status == "running").sum() <= n_jobs and left.trial_number.is_unique
+            result = search(database, **how)
+            check_rows(database.frame(TABLE), result, whole)
+
+
+def test_what_kills_its_process_is_given_up_after_two_times_and_the_search_ends(stored, slope):
+    slope(lambda model, X, y: os.kill(os.getpid(), signal.SIGKILL) if model.slope > 0.6 else None)
+    def work():
+        with Database(stored) as database: quick(database, sampler="random", n_trials=12)
+    endings = []
+    while not endings or endings[-1] == -signal.SIGKILL: endings.append(ending(forked(work)))
+    with Database(stored) as database: rows = database.frame(TABLE)
+    killed = rows[rows.optimization_status == "failed"]
+    assert endings == [-signal.SIGKILL]*2*len(killed) + [0] and len(killed) == (rows.hyperparameters.map(lambda found: found["slope"]) > 0.6).sum() > 0
+    assert len(rows) == 12 and rows.best_trial.sum() == 1 and killed.validation_metrics.map(lambda found: "died twice" in found["failed_because"]).all()
+
+
+def test_want_of_memory_fails_the_trial_and_not_the_search(stored, slope):
+    slope(lambda model, X, y: np.ones(2**33) if model.slope > 0.3 else None)   # 64 GiB where 32 are allowed
+    def work():
+        resource.setrlimit(resource.RLIMIT_AS, (2**35, 2**35))
+        with Database(stored) as database: quick(database, sampler="random")
+    assert ending(forked(work)) == 0
+    with Database(stored) as database: rows = database.frame(TABLE)
+    failed = rows.hyperparameters.map(lambda found: found["slope"]) > 0.3
+    assert 0 < failed.sum() < 8 and ((rows.optimization_status == "failed") == failed).all()
+    assert rows.validation_metrics[failed].map(lambda found: "MemoryError" in found["failed_because"]).all()
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("a leaf without rows"), SystemError("native code")])
+def test_a_trial_that_raises_keeps_its_reason(slope, error):
+    def fitted(model, X, y):
+        if model.slope > 0.3: raise error
+    slope(fitted)
+    recorder = MemoryRecorder()
+    result = quick(recorder, n_trials=9, n_jobs=2, sampler="random")
+    failed = [row for row in recorder.tables[TABLE] if row["hyperparameters"]["slope"] > 0.3]
+    assert 0 < len(failed) < 9 and result.n_trials == result.luck.n_trials == 9 and np.isnan(result.default_value)
+    for row in failed: assert row["optimization_status"] == "failed" and row["validation_metrics"]["failed_because"] == f"{type(error).__name__}: {error}" and row["objective_value"] is None
+
+
+def test_a_value_that_is_no_number_fails_the_trial(slope):
+    slope(lambda model, X, y: setattr(model, "bias", np.nan if model.slope > 0.3 else 0.0))
+    result = quick(n_trials=9, sampler="random")
+    for row in result.rows(): assert (row["optimization_status"] == "failed") == (row["hyperparameters"]["slope"] > 0.3)
+    assert np.isfinite(result.best_value) and result.best_params["slope"] <= 0.3
+
+
+def test_a_fold_of_one_class_is_said_to_be_the_reason():
+    X, y, ends, returns = panel(t=200)
+    labels = (y > 0).astype(float).where(y.notna())
+    labels.iloc[318:482] = 0.0   # the whole second fold
+    with pytest.raises(RunError, match="roc_auc is a number in every fold.*fold 1.*labels are the same"): search(data=(X, labels, ends, returns), model_name="logistic", metric="roc_auc", n_trials=2)
+    labels.iloc[:170] = 1.0      # what the first fold is trained on
+    with pytest.raises(InputError, match="labels of the rows to train on differ.*only 1 in fold 0"): search(data=(X, labels, ends, returns), model_name="logistic", n_trials=2)
+
+
+@pytest.mark.parametrize("space, words", [({"alpah": Float(1.0, 2.0)}, "alpha"), ({"alpha": (1.0, 2.0)}, "Float"), ({"alpha": 3.0}, "at least one parameter")])
+def test_spaces_that_cannot_be_searched_are_refused(space, words):
+    with pytest.raises(InputError, match=words): HyperparameterOptimizationConfig(model_name="ridge", search_space=space)
+
+
+@pytest.mark.parametrize("range_of", [lambda: Float(2.0, 2.0), lambda: Float(3.0, 1.0), lambda: Integer(5, 5), lambda: Float(0.0, 1.0, log=True), lambda: Choice(("a",)), lambda: Float(0.0, float("nan"))])
+def test_empty_ranges_are_refused(range_of):
+    with pytest.raises(InputError): range_of()
+
+
+# going on
+
+@pytest.mark.parametrize("pruner, stages, seed", [("median", 3, 5), ("hyperband", 1, 3), ("hyperband", 3, 3), ("wilcoxon", 2, 3)])
+def test_a_prolonged_search_is_the_longer_one(stored, pruner, stages, seed):
+    how = HALVED | dict(pruner=pruner, stages=stages, seed=seed)
+    whole = search(n_trials=22, **how)
+    with Database(stored) as database:
+        for n_trials in (3, 11, 22): result = search(database, n_trials=n_trials, **how)
+        check_rows(database.frame(TABLE), result, whole.rows())
+    assert [trial.intermediate_values for trial in result.study.trials] == [trial.intermediate_values for trial in whole.study.trials]
+
+
+def test_one_row_is_the_best_one_when_a_longer_search_finds_a_better(slope):
+    moved = 0
+    for seed in range(4):
+        recorder, best = MemoryRecorder(), []
+        for n_trials in (2, 12):
+            result = quick(recorder, n_trials=n_trials, seed=seed)
+            best.append(best_of(recorder.tables[TABLE]))
+            assert best[-1] == best_of(result.rows()) and len(best[-1]) == 1 and recorder.tables[TABLE] == result.rows()
+        moved += best[0] != best[1]
+    assert moved > 1
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_what_runs_side_by_side_does_not_race(monkeypatch, pruner):
+    from alphaplus_ml.tuning import trials
+    true, rng = trials._look, np.random.default_rng(0)
+    def late(*args):
+        time.sleep(rng.uniform(0, 0.004))
+        return true(*args)
+    how = HALVED | dict(n_jobs=3, n_trials=16, pruner=pruner)
+    whole = search(**how).rows()
+    monkeypatch.setattr(trials, "_look", late)
+    for _ in range(3): assert story(search(**how).rows()) == story(whole)
+
+
+def test_another_number_of_workers_is_no_other_search(slope):
+    recorder = MemoryRecorder()
+    quick(recorder, n_trials=5)
+    assert quick(recorder, n_trials=9, n_jobs=2).n_trials == len(recorder.tables[TABLE]) == 9
+
+
+def test_what_a_killed_process_left_is_finished_first_whatever_the_budget(slope):
+    class Dies(MemoryRecorder):
+        def update(self, table, key, values):
+            if key["trial_number"] == 3: raise KeyboardInterrupt
+            return super().update(table, key, values)
+    killed, recorder = Dies(), MemoryRecorder()
+    with pytest.raises(KeyboardInterrupt): quick(killed)
+    recorder.tables = killed.tables
+    assert recorder.tables[TABLE][-1]["optimization_status"] == "running"
+    result = quick(recorder, timeout=1e-9)
+    assert result.n_trials == 4 and "running" not in {row["optimization_status"] for row in recorder.tables[TABLE]}
+
+
+def test_seconds_are_a_budget(slope):
+    slope(lambda model, X, y: time.sleep(0.02))
+    started = time.monotonic()
+    result = quick(n_trials=10_000, timeout=0.5)
+    assert 2 <= result.n_trials < 15 and time.monotonic() - started < 5
+    assert quick(n_trials=10_000, timeout=1e-9).n_trials == 1
+
+
+# workers
+
+def test_workers_on_postgresql_outlive_one_that_is_killed(postgres_url, tmp_path, slope):
+    def work(name, dies):
+        def fitted(model, X, y):
+            with (tmp_path/name).open("a") as log: log.write(f"{model.slope!r}\n")
+            time.sleep(0.02)
+            if dies and len((tmp_path/name).read_text().splitlines()) == 6: os.kill(os.getpid(), signal.SIGKILL)
+        slope(fitted)
+        with Database(postgres_url) as database: result = quick(database, storage=postgres_url, sampler="random", n_trials=24)
+        (tmp_path/f"{name}.verdict").write_text(result.verdict)
+    with Database(postgres_url) as database: database.upgrade()
+    workers = [forked(lambda name=name: work(name, name == "b")) for name in "abc"]
+    assert [ending(worker) for worker in workers] == [0, -signal.SIGKILL, 0]
+    with Database(postgres_url) as database: rows = database.frame(TABLE)
+    alone = quick(sampler="random", n_trials=24)
+    assert sorted(rows.trial_number) == list(range(24)) and set(rows.optimization_status) <= {"complete", "pruned"} and rows.best_trial.sum() == 1
+    assert [row[1] for row in story(rows.to_dict("records"))] == [row[1] for row in story(alone.rows())]
+    verdicts = {path.read_text() for path in tmp_path.glob("*.verdict")}
+    assert verdicts == {rows[rows.best_trial].iloc[0].validation_metrics["verdict"]}
+    logs = {name: (tmp_path/name).read_text().splitlines() for name in "abc"}
+    twice = {value for value in logs["a"] + logs["b"] + logs["c"] if sum(value in log for log in logs.values()) > 1}
+    looked = {repr(row["slope"]) for row in (rows.hyperparameters[rows.trial_number == 0].iloc[0], rows.hyperparameters[rows.best_trial].iloc[0])}
+    assert len(logs["b"]) == 6 and twice <= looked | {logs["b"][-1]}   # fitted by two: what everyone looks at in the end, and what was taken over
+
+
+def test_a_process_that_was_started_again_under_its_old_number_goes_on(slope, tmp_path):
+    journal = str(tmp_path/"a.journal")
+    quick(storage=journal, n_trials=3)
+    study = optuna.load_study(study_name="mine", storage=open_storage(journal))
+    sign_trial(study.ask(), this_worker())   # what a container's first life left
+    number = forked(lambda: None)            # and a process that has died since
+    assert ending(number) == 0
+    sign_trial(study.ask(), f"{this_worker().rpartition('/')[0]}/{number}")
+    done = []
+    thread = threading.Thread(target=lambda: done.append(quick(storage=journal, n_trials=8)), daemon=True)
+    thread.start()
+    thread.join(30)
+    assert done and done[0].n_trials == 8 and {trial.state.name for trial in done[0].study.trials} <= {"COMPLETE", "PRUNED"}
+
+
+def test_a_trial_too_many_counts_once_the_search_is_prolonged(slope, tmp_path, monkeypatch):
+    journal, recorder = str(tmp_path/"a.journal"), MemoryRecorder()
+    quick(recorder, storage=journal, n_trials=3)
+    other, true, asked = optuna.load_study(study_name="mine", storage=open_storage(journal)), optuna.Study.ask, []
+    def overtaken(study):
+        if not asked: asked.append(sign_trial(true(other)))   # another process was faster, and gave its trial up
+        return true(study)
+    monkeypatch.setattr(optuna.Study, "ask", overtaken)
+    assert quick(recorder, storage=journal, n_trials=4).n_trials == 4
+    assert len(optuna.load_study(study_name="mine", storage=open_storage(journal)).trials) == 5
+    assert quick(recorder, storage=journal, n_trials=8).n_trials == 8
+    assert sorted(row["trial_number"] for row in recorder.tables[TABLE]) == list(range(8))
+
+
+def test_recorded_trials_are_not_begun_again_elsewhere(slope, tmp_path):
+    recorder, journal = MemoryRecorder(), str(tmp_path/"a.journal")
+    quick(recorder, n_trials=3)
+    before = json.dumps(recorder.tables[TABLE], default=str)
+    with pytest.raises(InputError, match="in the storage where it was begun.*'mine'"): quick(recorder, storage=journal)
+    assert json.dumps(recorder.tables[TABLE], default=str) == before
+    both = MemoryRecorder()
+    quick(both, storage=str(tmp_path/"b.journal"), n_trials=3)
+    assert quick(both, n_trials=5).n_trials == len(both.tables[TABLE]) == 5   # the rows alone are enough to go on
+
+
+def test_another_search_under_a_running_ones_id_is_refused_and_changes_nothing(slope, stored):
+    seen = []
+    with Database(stored) as database:
+        def intrude(model, X, y):
+            if seen: return
+            seen.append(database.frame(TABLE).to_json(default_handler=str))
+            with pytest.raises(InputError, match="belongs to one search"): quick(database, seed=9)
+            seen.append(database.frame(TABLE).to_json(default_handler=str))
+        slope(intrude)
+        result = quick(database)
+        assert seen[0] == seen[1] and '"running"' in seen[0]
+        check_rows(database.frame(TABLE), result, quick().rows())
+
+
+@pytest.mark.parametrize("change", [dict(horizon=2), dict(holdout=0.3), dict(splitter=WalkForward(3)), dict(search_space={"slope": Float(-1.0, 0.9)}), dict(search_space={"slope": Float(-1.0, 1.0), "bias": 0.1}), dict(pruner="none"), dict(cost_bps=3.0)])
+def test_what_makes_another_search(slope, change):
+    recorder = MemoryRecorder()
+    quick(recorder, n_trials=2)
+    with pytest.raises(InputError, match="belongs to one search"): quick(recorder, n_trials=3, **change)
+    assert len(recorder.tables[TABLE]) == 2
+
+
+@pytest.mark.parametrize("storage", ["/dev/null/x/a.journal", "", "nosuch://me:s3cret@h/x", "postgresql://me:s3cret@127.0.0.1:1/none", "postgresql://127.0.0.1:1/none?user=me&password=s3cret", "sqlite:////nowhere/at/all.db"])
+def test_a_storage_that_cannot_be_is_refused(slope, storage):
+    with pytest.raises(InputError, match="storage is the URL of a database.*or the path of a journal") as caught: quick(storage=storage)
+    assert "s3cret" not in str(caught.value)
+
+
+# databases that go away
+
+@contextmanager
+def shut(url):
+    "A PostgreSQL database that nobody may connect to, and that has ended all its connections"
+    server, name = sa.make_url(url).set(database="postgres"), sa.make_url(url).database
+    admin = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.pool.NullPool)
+    def run(sql):
+        with admin.connect() as connection: connection.exec_driver_sql(sql)
+    run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    try: yield
+    finally: run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
+def test_rows_follow_when_postgresql_comes_back(postgres_url, slope):
+    with Database(postgres_url) as database, ExitStack() as stack:
+        database.upgrade()
+        fits = []
+        def fitted(model, X, y):
+            fits.append(model.slope)
+            if len(fits) == 5: stack.enter_context(shut(postgres_url))
+            if len(fits) == 9: stack.close()
+        slope(fitted)
+        with pytest.warns(RecordWarning, match="cannot be written, they wait: DatabaseError") as told: result = quick(database)
+        assert len(told) == 1
+        slope(lambda model, X, y: None)
+        check_rows(database.frame(TABLE), result, quick().rows())
+
+
+def test_a_study_whose_postgresql_goes_away_can_go_on(postgres_url, slope):
+    fits = []
+    with Database(postgres_url) as database, ExitStack() as stack:
+        database.upgrade()
+        def fitted(model, X, y):
+            fits.append(model.slope)
+            if len(fits) == 7: stack.enter_context(shut(postgres_url))
+        slope(fitted)
+        with pytest.warns(RecordWarning), pytest.raises(RunError, match="lost its storage.*same call goes on"): quick(database, storage=postgres_url)
+        stack.close()
+        result = quick(database, storage=postgres_url)
+        slope(lambda model, X, y: None)
+        rows = database.frame(TABLE).sort_values("trial_number")
+        assert len(rows) == result.n_trials == 8 and set(rows.optimization_status) <= {"complete", "pruned"} and rows.best_trial.sum() == 1
+        assert story(rows.to_dict("records")) == story(quick().rows())
+
+
+@pytest.mark.parametrize("call", [1, 3, 12, 17])
+def test_an_answer_that_is_lost_doubles_no_row(slope, call):
+    class Deaf(MemoryRecorder):
+        calls = 0
+        def _answer(self, found):
+            self.calls += 1
+            if self.calls == call: raise ConnectionError("no answer")
+            return found
+        def append(self, *change): return self._answer(super().append(*change))
+        def update(self, *change): return self._answer(super().update(*change))
+    recorder = Deaf()
+    with pytest.warns(RecordWarning): result = quick(recorder)
+    assert recorder.tables[TABLE] == result.rows()
+
+
+def test_a_warning_when_rows_begin_to_wait_and_one_when_they_are_given_up(slope):
+    class Gone(MemoryRecorder):
+        tries = 0
+        def append(self, *change):
+            Gone.tries += 1
+            raise OSError("disk full\nand more")
+        update = append
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        result = quick(Gone(), n_trials=40)
+    told = [str(one.message) for one in told if one.category is RecordWarning]
+    assert told == ["rows of the search cannot be written, they wait: OSError: disk full", "81 changes of rows were never written: result.rows() holds the rows, append them when the recorder is back"]
+    assert Gone.tries < 12 and len(result.rows()) == 40
+
+
+# what a trial costs
+
+def test_each_trial_costs_one_insert_and_one_update_of_the_database(stored, slope):
+    statements = []
+    with Database(stored) as database:
+        sa.event.listen(database.engine, "before_cursor_execute", lambda connection, cursor, statement, *rest: statements.append(statement.split()[0]))
+        quick(database, n_trials=60, sampler="random", pruner="none", splitter=WalkForward(1))
+    counted = pd.Series(statements).value_counts()
+    assert counted["INSERT"] == 60 and counted["UPDATE"] == 61 and counted.drop(["BEGIN"], errors="ignore").sum() < 60 + 61 + 12
+
+
+# early stopping, weights, classes
+
+STOPPED = dict(model_name="lightgbm", search_space={"n_estimators": 60, "learning_rate": 0.3, "min_child_samples": Integer(5, 25), "n_jobs": 1}, n_trials=3, early_stopping=5, splitter=WalkForward(1), pruner="none", horizon=4)
+
+def stopped(X, y, ends):
+    "The rounds of each trial, and its values"
+    result = search(data=(X, y, ends, None), **STOPPED)
+    return [row["validation_metrics"]["rounds"] for row in result.rows()], [row["objective_value"] for row in result.rows()]
+
+
+def ahead(bars=4):
+    "The example with labels of so many bars"
+    X, _, _, returns = panel()
+    stamps = X.index.get_level_values("timestamp").to_series(index=X.index).groupby(level="symbol").shift(-bars)
+    total = returns.unstack().rolling(bars).sum().shift(1 - bars).stack(future_stack=True).reindex(X.index)
+    return X, total.where(stamps.notna()).rename("y"), stamps
+
+
+def test_rounds_depend_on_training_rows_only():
+    X, y, ends = ahead()
+    rounds, values = stopped(X, y, ends)
+    development, holdout = split_holdout(X, fraction=0.2, label_end=ends)
+    (train_rows, test), = WalkForward(1, label_end=ends).split(X.iloc[development])
+    at, own = X.index.get_level_values(0), development[train_rows]
+    times = at[own].unique()
+    first = times[-round(0.2*len(times))]
+    purged = own[((at[own] < first) & (ends.iloc[own] > first)).to_numpy()]
+    used = np.r_[own[((at[own] < first) & (ends.iloc[own] <= first)).to_numpy()], own[at[own] >= first]]
+    unused = np.setdiff1d(np.arange(len(X)), used)
+    assert len(purged) == 3*4 and set(purged) | set(holdout) | set(development[test]) <= set(unused)
+    rng = np.random.default_rng(0)
+    def poisoned(rows):
+        spoilt_X, spoilt_y = X.copy(), y.copy()
+        spoilt_X.iloc[rows] = rng.normal(size=(len(rows), 3))*7
+        spoilt_y.iloc[rows] = np.where(y.iloc[rows].isna(), np.nan, rng.normal(size=len(rows)))
+        return stopped(spoilt_X, spoilt_y, ends)
+    for rows in (unused, purged):
+        found, changed = poisoned(rows)
+        assert found == rounds and changed != values   # nothing but the rounds is blind to these rows
+    assert poisoned(used[:80])[0] != rounds and poisoned(used[-40:])[0] != rounds
+
+
+@pytest.mark.parametrize("name, classes, class_weight", [("lightgbm", 0, None), ("lightgbm_classifier", 2, {0: 1.0, 1: 4.0}), ("lightgbm_classifier", 3, "balanced"), ("logistic", 3, {0: 3.0, 1: 1.0, 2: 1.0})])
+def test_weights_and_class_weights_reach_every_fit(name, classes, class_weight):
+    X, y, ends, returns = panel()
+    if classes: y = pd.Series(np.arange(classes, dtype=float)[np.searchsorted(y.dropna().quantile([0.3, 0.8][:classes - 1]), y.fillna(0))], X.index).where(y.notna())
+    weights = pd.Series(np.random.default_rng(1).uniform(0.1, 3, len(X)), X.index)
+    space = {"n_estimators": 15, "min_child_samples": Integer(5, 25)} if name != "logistic" else {}
+    metric = "rmse" if not classes else "log_loss" if classes == 2 else "accuracy"
+    config = HyperparameterOptimizationConfig(model_name=name, metric=metric, n_trials=2, splitter=WalkForward(2), seed=3, search_space=space, pruner="none", class_weight=class_weight)
+    problem, _, development = development_problem(X, y, config, ends, None, weights)
+    differing = 0
+    for attempt in run_trials(problem, 2, pruner="none"):
+        assert attempt.status == "complete"
+        for value, (train_rows, test) in zip(attempt.values, WalkForward(2, label_end=ends).split(X.iloc[development]), strict=True):
+            rows, tested = development[train_rows], development[test]
+            share = class_weight if class_weight != "balanced" else {k: len(rows)/classes/(y.iloc[rows] == k).sum() for k in range(classes)}
+            own = weights.iloc[rows]*(1.0 if share is None else y.iloc[rows].map(share))
+            seed = {} if name == "logistic" else {"random_state": child_seed(3, "search"), "n_jobs": 1}
+            true = y.iloc[tested].to_numpy()
+            judged = {"rmse": lambda said: np.sqrt(np.mean((true - said)**2)), "log_loss": lambda said: log_loss(true, said), "accuracy": lambda said: np.mean(true == said)}[metric]
+            fit = lambda counted: judged(forecast(make_model(name, **seed | attempt.parameters).fit(X.iloc[rows], y.iloc[rows], sample_weight=counted), X.iloc[tested]))
+            assert value == pytest.approx(fit(own), rel=1e-9)
+            differing += (share is None or value != pytest.approx(fit(weights.iloc[rows]))) and value != pytest.approx(fit(own/weights.iloc[rows]))
+    assert differing > 1   # neither the weights nor the classes' are idle
+
+
+by_sklearn = {"roc_auc": skm.roc_auc_score, "average_precision": skm.average_precision_score, "log_loss": skm.log_loss, "brier_score": skm.brier_score_loss} | {
+    name: lambda true, said, judge=judge: judge(true, said > 0.5) for name, judge in dict(accuracy=skm.accuracy_score, balanced_accuracy=skm.balanced_accuracy_score, precision=skm.precision_score,
+                                                                                          recall=skm.recall_score, f1=skm.f1_score, matthews_correlation=skm.matthews_corrcoef).items()}
+of_several = dict(accuracy=skm.accuracy_score, balanced_accuracy=skm.balanced_accuracy_score, matthews_correlation=skm.matthews_corrcoef)
+by_sklearn["calibration_error"] = lambda true, said: score("calibration_error", pd.Series(true*1.0), pd.Series(said))
+
+@pytest.mark.parametrize("classes", [(0, 1), (-1, 1), (-1, 0, 1)])
+@pytest.mark.parametrize("metric", [name for name in metrics if metrics.facts(name)["task"] == "classification"])
+def test_every_metric_of_classes_is_searched_or_refused(metric, classes):
+    X, y, ends, returns = panel(t=160)
+    labels = pd.Series(np.array(classes, float)[pd.qcut(y.fillna(0), len(classes), labels=False)], X.index).where(y.notna())
+    config = HyperparameterOptimizationConfig(model_name="logistic", metric=metric, n_trials=2, splitter=WalkForward(2), search_space={"alpha": Float(1.0, 100.0, log=True)})
+    if len(classes) > 2 and metric not in of_several:
+        with pytest.raises(InputError, match="classes"): development_problem(X, labels, config, ends, None)
+        return
+    problem, _, development = development_problem(X, labels, config, ends, None)
+    for attempt in run_trials(problem, 2, pruner="none"):
+        assert attempt.status == "complete" and attempt.why is None
+        for value, (train_rows, test) in zip(attempt.values, WalkForward(2, label_end=ends).split(X.iloc[development]), strict=True):
+            rows, tested = development[train_rows], development[test]
+            model = make_model("logistic", **attempt.parameters).fit(X.iloc[rows], labels.iloc[rows])
+            true = labels.iloc[tested].to_numpy()
+            if len(classes) == 2: assert value == pytest.approx(by_sklearn[metric](true == classes[1], model.predict_proba(X.iloc[tested])[:, 1]))
+            else: assert value == pytest.approx(of_several[metric](true, model.predict(X.iloc[tested])))
+
+
+# earlier searches
+
+def test_the_first_trials_are_the_defaults_and_then_the_latest_earlier_searches(slope):
+    X, y, ends, returns = panel(t=160)
+    at, recorder = X.index.get_level_values(0), MemoryRecorder()
+    def part(last):
+        early, known = at < at.unique()[last], ends < at.unique()[last] if last < 160 else ends.notna()
+        return X[early], y[early].where(known[early]), ends[early].where(known[early]), returns[early]
+    kinds = [("first", 80, {}), ("second", 100, {}), ("of another metric", 80, dict(metric="mae")), ("too late", 159, {}), ("outside", 80, dict(search_space={"slope": Float(3.0, 9.0)})), ("third", 90, {})]
+    for k, (name, last, how) in enumerate(kinds): quick(recorder, data=part(last), optimization_id=name, seed=k, sampler="random", n_trials=4 + k, **how)
+    best = {row["optimization_id"]: row["hyperparameters"] for row in recorder.tables[TABLE] if row["best_trial"]}
+    recorder.append(TABLE, [row | {"optimization_id": "unfinished", "best_trial": False} for row in recorder.tables[TABLE] if row["optimization_id"] == "first"])
+    known = [dict(row) for row in recorder.tables[TABLE]]
+    started = lambda limit: quick(recorder, data=part(130), warm_start=limit, n_trials=6, optimization_id="now", sampler="random")
+    result = started(5)
+    assert [row["hyperparameters"] for row in result.rows()][:4] == [{"slope": 0.5}, best["third"], best["second"], best["first"]]
+    assert result.luck.n_trials == 6 + (9 + 5 + 4) and result.n_trials == 6
+    recorder.tables[TABLE] = known
+    result = started(1)
+    assert [row["hyperparameters"] for row in result.rows()][:2] == [{"slope": 0.5}, best["third"]] and result.luck.n_trials == 6 + 9
+
+
+@pytest.mark.parametrize("lengths", [(130, 80), (1300, 990)])   # as text, 103 stands before 63, and 1039 before 791
+def test_later_rows_are_told_by_number(slope, lengths):
+    rng, recorder = np.random.default_rng(0), MemoryRecorder()
+    X = pd.DataFrame(rng.normal(size=(max(lengths), 1)), columns=["a"])
+    y = 0.5*X.a + rng.normal(size=len(X))
+    def started(n, name):
+        config = HyperparameterOptimizationConfig(model_name="slope", metric="rmse", n_trials=3, seed=n, optimization_id=name, splitter=WalkForward(2), search_space={"slope": Float(-1.0, 1.0)}, warm_start=2)
+        return optimize_hyperparameters(X.iloc[:n], y.iloc[:n].where(X.index[:n] < n - 1), config, recorder=recorder)
+    started(lengths[0], "long")
+    assert started(lengths[1], "short").luck.n_trials == 3 and started(lengths[0] - 1, "nearly as long").luck.n_trials == 3 + 3
