@@ -566,7 +566,7 @@ def test_workers_on_postgresql_outlive_one_that_is_killed(postgres_url, tmp_path
         with Database(postgres_url) as database: result = quick(database, storage=postgres_url, sampler="random", n_trials=24)
         (tmp_path/f"{name}.verdict").write_text(result.verdict)
     with Database(postgres_url) as database: database.upgrade()
-    workers = [forked(lambda name=name: work(name, name == "b")) for name in "abc"]
+    workers = [forked(lambda name=name: work(name, name == "b")) for name in "abc"]   # the first is waited for first: until then the killed one is a zombie
     assert [ending(worker) for worker in workers] == [0, -signal.SIGKILL, 0]
     with Database(postgres_url) as database: rows = database.frame(TABLE)
     alone = quick(sampler="random", n_trials=24)

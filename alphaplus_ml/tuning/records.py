@@ -9,6 +9,7 @@ import os
 import socket
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -194,6 +195,11 @@ def sign_trial(
     trial.set_user_attr("worker", worker)
     trial.set_user_attr("seen", time.time())
 
+def _has_ended(process):
+    "Whether a process of this machine is only waited for by the one that started it; Linux tells"
+    try: return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError: return False
+
 def is_abandoned(
     trial:Any,  # Optuna's, running
 )->bool:
@@ -204,4 +210,4 @@ def is_abandoned(
     try: os.kill(int(process), 0)
     except ProcessLookupError: return True
     except PermissionError: return False   # another user's, and alive
-    return False
+    return _has_ended(process)
