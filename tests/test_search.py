@@ -33,7 +33,7 @@ from alphaplus_ml.tuning.search import open_storage, run_trials
 from alphaplus_ml.tuning.spaces import Choice, Float, Integer
 
 TABLE = "hyperparameter_optimization"
-pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+pytestmark = [pytest.mark.filterwarnings("error::RuntimeWarning"), pytest.mark.filterwarnings("error:The reported value is ignored")]
 
 setup = '''
 import numpy as np, pandas as pd
@@ -595,6 +595,44 @@ def test_a_process_that_was_started_again_under_its_old_number_goes_on(slope, tm
     assert done and done[0].n_trials == 8 and {trial.state.name for trial in done[0].study.trials} <= {"COMPLETE", "PRUNED"}
 
 
+def test_of_two_that_take_up_a_trial_one_evaluates_it_and_it_died_once(slope, tmp_path, monkeypatch):
+    from alphaplus_ml.tuning import search as module
+    X, y, ends, _ = panel()
+    config = HyperparameterOptimizationConfig(model_name="slope", metric="rmse", n_trials=6, splitter=WalkForward(2), search_space={"slope": Float(-1.0, 1.0)}, optimization_id="mine", storage=str(tmp_path/"a.journal"))
+    problem, *_ = development_problem(X, y, config, ends, None)
+    number = forked(lambda: None)
+    assert ending(number) == 0
+    opened = module.open_search(problem, 6, storage=str(tmp_path/"a.journal"))
+    left = module.begin(opened)
+    module.end(opened, module.run_batch(opened, [left])[0])
+    left = module.begin(opened)
+    sign_trial(left.trial, f"{this_worker().rpartition('/')[0]}/{number}")
+    def overtaken(trial, worker=""):
+        sign_trial(trial, worker)
+        if trial.number == left.number: sign_trial(trial, "elsewhere/7")
+    other = module.open_search(problem, 6, storage=str(tmp_path/"a.journal"))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "sign_trial", overtaken)
+        assert module.begin(other).number == 2
+    sign_trial(left.trial, f"{this_worker().rpartition('/')[0]}/{number}")
+    taken = module.begin(other)
+    assert taken.number == left.number and taken.status == "running" and taken.trial.user_attrs["starts"] == 2 and taken.parameters == left.parameters
+
+
+def test_interrupts_are_no_deaths(slope, tmp_path):
+    fits = []
+    def fitted(model, X, y):
+        fits.append(model.slope)
+        if len(fits) in (5, 7, 9, 11): raise KeyboardInterrupt
+    slope(fitted)
+    for recorder, storage in ((MemoryRecorder(), None), (MemoryRecorder(), str(tmp_path/"a.journal"))):
+        fits.clear()
+        for _ in range(4):
+            with pytest.raises(KeyboardInterrupt): quick(recorder, storage=storage)
+        result = quick(recorder, storage=storage)
+        assert set(result.trials.status) <= {"complete", "pruned"} and len(recorder.tables[TABLE]) == 8 and len(best_of(recorder.tables[TABLE])) == 1
+
+
 def test_a_trial_too_many_counts_once_the_search_is_prolonged(slope, tmp_path, monkeypatch):
     journal, recorder = str(tmp_path/"a.journal"), MemoryRecorder()
     quick(recorder, storage=journal, n_trials=3)
@@ -625,12 +663,12 @@ def test_another_search_under_a_running_ones_id_is_refused_and_changes_nothing(s
     with Database(stored) as database:
         def intrude(model, X, y):
             if seen: return
-            seen.append(database.frame(TABLE).to_json(default_handler=str))
+            seen.append(str(database.frame(TABLE).to_dict("records")))
             with pytest.raises(InputError, match="belongs to one search"): quick(database, seed=9)
-            seen.append(database.frame(TABLE).to_json(default_handler=str))
+            seen.append(str(database.frame(TABLE).to_dict("records")))
         slope(intrude)
         result = quick(database)
-        assert seen[0] == seen[1] and '"running"' in seen[0]
+        assert seen[0] == seen[1] and "'running'" in seen[0]
         check_rows(database.frame(TABLE), result, quick().rows())
 
 

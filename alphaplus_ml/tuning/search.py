@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -98,12 +99,14 @@ def open_storage(
 # %% ../../nbs/56_tuning.search.ipynb #d2ee3dbc
 @contextmanager
 def quiet_optuna():
-    "Optuna without its log, which comes back afterwards"
+    "Optuna without its log, which comes back afterwards, and without a word about looks that a killed process had told before"
     logging = import_optuna().logging
     before = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
-    try: yield
-    finally: logging.set_verbosity(before)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The reported value is ignored", UserWarning)
+        try: yield
+        finally: logging.set_verbosity(before)
 
 # %% ../../nbs/56_tuning.search.ipynb #4d32f820
 def batch_end(
@@ -192,17 +195,29 @@ def _is_left(search, trial):
     if trial.user_attrs.get("worker") == this_worker(): return (search.problem.optimization_id, trial.number) not in _at_work
     return is_abandoned(trial)
 
+def _signed(search, left):
+    "Take up a trial that was left; of several processes that do so at the same moment, the last one to sign has it"
+    trial = import_optuna().trial.Trial(search.study, left._trial_id)
+    try: sign_trial(trial, this_worker())
+    except import_optuna().exceptions.UpdateFinishedTrialError: return None
+    time.sleep(0.2)
+    return trial if trial.storage.get_trial(left._trial_id).user_attrs["worker"] == this_worker() else None
+
 def _taken_up(search):
-    "A trial that nobody evaluates any more, or None"
+    "A trial that nobody evaluates any more, how often it was started, and how its row is written; or None"
     if not search.shared: return None
-    left = [trial for trial in search.trials() if trial.state.name == "RUNNING" and _is_left(search, trial)]
-    return import_optuna().trial.Trial(search.study, left[0]._trial_id) if left else None
+    left = next((trial for trial in search.trials() if trial.state.name == "RUNNING" and _is_left(search, trial)), None)
+    if left is None: return None
+    starts = left.user_attrs.get("starts", 0) + bool(left.user_attrs.get("worker"))   # one more when its process died rather than let go of it
+    trial = _signed(search, left)
+    return trial and (trial, max(1, starts), search.rows.update)
 
 def _asked(search):
-    "A new trial, or None when all have been given out"
+    "A new trial or one that is begun again, likewise; None when all have been given out"
     if sum(trial.state.name != "WAITING" for trial in search.trials()) >= search.n_trials: return None
     trial = search.study.ask()
-    if trial.number < search.n_trials: return trial
+    starts = trial.user_attrs.get("starts", 0) + 1
+    if trial.number < search.n_trials: return trial, starts, search.rows.update if starts > 1 else search.rows.append
     sign_trial(trial)   # one too many: nobody's, until the search is prolonged
     return None
 
@@ -210,17 +225,16 @@ def begin(
     search:Search,
 )->Attempt|None:  # None when there is nothing to evaluate
     "Take up the next trial and write its row"
-    trial = _taken_up(search) or _asked(search)
-    if trial is None: return None
+    found = _taken_up(search) or _asked(search)
+    if found is None: return None
+    trial, starts, write = found
     _at_work.add((search.problem.optimization_id, trial.number))
-    starts = trial.user_attrs.get("starts", 0) + 1
     if starts > 1 or search.shared: trial.set_user_attr("starts", starts)
     if search.shared: sign_trial(trial, this_worker())
     attempt = Attempt(trial, search.problem.fixed | suggest(trial, search.problem.searched))
     search.own[attempt.number] = attempt
     row = record_of(search.problem, attempt)
-    if starts > 1: search.rows.update(row | {"validation_metrics": row["validation_metrics"] | {"starts": starts}})
-    else: search.rows.append(row)
+    write(row if starts == 1 else row | {"validation_metrics": row["validation_metrics"] | {"starts": starts}})
     if starts > 2: attempt.status, attempt.why = "failed", "its process died twice while it ran: killed, for want of memory perhaps"
     return attempt
 
