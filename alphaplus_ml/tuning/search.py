@@ -195,6 +195,7 @@ def _is_left(search, trial):
     if trial.user_attrs.get("worker") == this_worker(): return (search.problem.optimization_id, trial.number) not in _at_work
     return is_abandoned(trial)
 
+# %% ../../nbs/56_tuning.search.ipynb #a93a7763
 def _signed(search, left):
     "Take up a trial that was left; of several processes that do so at the same moment, the last one to sign has it"
     trial = import_optuna().trial.Trial(search.study, left._trial_id)
@@ -221,6 +222,7 @@ def _asked(search):
     sign_trial(trial)   # one too many: nobody's, until the search is prolonged
     return None
 
+# %% ../../nbs/56_tuning.search.ipynb #45ebbcde
 def begin(
     search:Search,
 )->Attempt|None:  # None when there is nothing to evaluate
