@@ -733,6 +733,18 @@ def test_a_study_whose_postgresql_goes_away_can_go_on(postgres_url, slope):
         assert story(rows.to_dict("records")) == story(quick().rows())
 
 
+def test_a_storage_that_fails_once_fails_no_trial(slope, tmp_path, monkeypatch):
+    true, told, journal, recorder = optuna.storages.JournalStorage.set_trial_intermediate_value, [], str(tmp_path/"a.journal"), MemoryRecorder()
+    def told_once(self, *value):
+        told.append(value)
+        if len(told) == 5: raise optuna.exceptions.StorageInternalError("the disk is full")
+        return true(self, *value)
+    monkeypatch.setattr(optuna.storages.JournalStorage, "set_trial_intermediate_value", told_once)
+    with pytest.raises(RunError, match="lost its storage"): quick(recorder, storage=journal)
+    assert "running" not in {row["optimization_status"] for row in recorder.tables[TABLE]}
+    assert story(quick(recorder, storage=journal).rows()) == story(recorder.tables[TABLE]) == story(quick().rows())
+
+
 @pytest.mark.parametrize("call", [1, 3, 12, 17])
 def test_an_answer_that_is_lost_doubles_no_row(slope, call):
     class Deaf(MemoryRecorder):

@@ -133,9 +133,7 @@ def _hyperband_class():
     "Hyperband with brackets by the trial's number alone, made once"
     class Hyperband(import_optuna().pruners.HyperbandPruner):
         "Hyperband whose brackets do not depend on the study's name"
-        def _get_bracket_id(self, study, trial):
-            if not self._pruners and type(study) is import_optuna().Study: self._try_initialization(study)   # a search that goes on has complete trials already
-            return super()._get_bracket_id(SimpleNamespace(study_name=""), trial)
+        def _get_bracket_id(self, study, trial): return super()._get_bracket_id(SimpleNamespace(study_name=""), trial)
     return Hyperband
 
 @pruners.register("hyperband", told="standing")
