@@ -27,6 +27,7 @@ from alphaplus_ml.evaluation.metrics import metrics, score
 from alphaplus_ml.evaluation.splits import WalkForward, split_holdout
 from alphaplus_ml.models.base import forecast, make_model, models
 from alphaplus_ml.store.database import Database
+from alphaplus_ml.tuning import optimize
 from alphaplus_ml.tuning.optimize import HyperparameterOptimizationConfig, development_problem, optimize_hyperparameters
 from alphaplus_ml.tuning.records import RecordWarning, sign_trial, this_worker
 from alphaplus_ml.tuning.search import open_storage, run_trials
@@ -38,6 +39,7 @@ pytestmark = [pytest.mark.filterwarnings("error::RuntimeWarning"), pytest.mark.f
 setup = '''
 import numpy as np, pandas as pd
 from alphaplus_ml.evaluation.splits import WalkForward
+from alphaplus_ml.tuning import optimize
 from alphaplus_ml.tuning.optimize import HyperparameterOptimizationConfig, optimize_hyperparameters
 def panel(t=130, s=4, seed=0):
     "Features, labels of the next bar, label ends, and one-bar returns"
@@ -354,7 +356,8 @@ class Slope(RegressorMixin, BaseEstimator):
 
 @pytest.fixture
 def slope(monkeypatch):
-    "The model above among the registered ones; called, it says what a fit does"
+    "The model above among the registered ones; called, it says what a fit does. Intervals, which take longer than such a search, are left out"
+    monkeypatch.setattr(optimize, "headline_interval", lambda *args, **kwargs: (0.0, 1.0))
     monkeypatch.setitem(models._members, "slope", lambda slope=0.5, bias=0.0: Slope(slope, bias))
     monkeypatch.setitem(models._facts, "slope", dict(task="regression", family="baseline", kind="tabular"))
     return lambda fitted: monkeypatch.setattr(Slope, "fitted", staticmethod(fitted))
