@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import kurtosis, skew, spearmanr
 
 from alphaplus_ml.core import InputError, UnknownNameError
-from alphaplus_ml.evaluation.comparison import ComparisonResult, common_rows, compare_models, headline_interval
-from alphaplus_ml.evaluation.metrics import max_drawdown, r2_out_of_sample
+from alphaplus_ml.evaluation.comparison import ComparisonResult, _draws, common_rows, compare_models, headline_interval
+from alphaplus_ml.evaluation.metrics import max_drawdown, metrics, r2_out_of_sample
 from alphaplus_ml.evaluation.overfitting import deflated_sharpe_ratio, probabilistic_sharpe_ratio
 from alphaplus_ml.evaluation.portfolio import portfolio_returns
 from alphaplus_ml.evaluation.significance import diebold_mariano
@@ -150,6 +150,19 @@ def test_the_r2s_interval_draws_each_row_with_the_mean_of_its_own_time():
     assert result.leaderboard.index[0] == "good" and result.interval[0] < result.leaderboard.r2_out_of_sample["good"] < result.interval[1]
     history = pd.Series(5.0, y.index[:400].set_levels(y.index.levels[0] - pd.Timedelta("9999D"), level=0))     # a past mean far off is easily beaten
     assert headline_interval("r2_out_of_sample", y, predictions["good"], history=history)[0] > upper
+
+@pytest.mark.parametrize("metric", [name for name in metrics if hasattr(metrics[name], "by_row")])
+def test_a_mean_over_rows_is_drawn_by_its_daily_sums(metric):
+    rng = np.random.default_rng(0)
+    y = (planted(t=60, s=4)[0] > 0).astype(float)
+    p = pd.Series(rng.uniform(0.0, 1.0, len(y)), y.index).sample(frac=0.8, random_state=1)   # days of unlike length, in another order
+    values, statistic, memory = _draws(metric, y, p, horizon=1)
+    days = sorted(p.index.get_level_values("timestamp").unique())
+    drawn = rng.integers(len(days), size=len(days))
+    rows = [one for day in drawn for one in p.index[p.index.get_level_values("timestamp") == days[day]]]
+    assert statistic(values[drawn]) == pytest.approx(metrics[metric](y.loc[rows].to_numpy(), p.loc[rows].to_numpy())) and len(memory) == len(days)
+    lower, upper = headline_interval(metric, y, p, n_bootstraps=100)
+    assert lower < metrics[metric](y, p) < upper
 
 def test_two_symbols_are_compared_over_time():
     y, predictions = planted(t=150, s=2)

@@ -171,6 +171,14 @@ def brier_score(
     true, p = _probabilities(y, prediction)
     return mean_of((p - true)**2)
 
+# %% ../../nbs/27_evaluation.classification.ipynb #1c5d16f8
+def _by_row(loss):
+    "A metric's value of each row; it is the mean of these"
+    return lambda y, prediction: loss(*_probabilities(y, prediction))
+
+log_loss.by_row = _by_row(lambda true, p: -np.log(np.clip(np.where(true, p, 1 - p), np.finfo(float).eps, 1 - np.finfo(float).eps)))
+brier_score.by_row = _by_row(lambda true, p: (p - true)**2)
+
 # %% ../../nbs/27_evaluation.classification.ipynb #c050332e
 def calibration_table(
     y,              # two classes; a pair with a NaN is left out

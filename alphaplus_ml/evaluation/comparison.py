@@ -76,6 +76,13 @@ def _wide(values):
 
 def _explained(squares): return 1 - squares[:, 0].sum()/worst if (worst := squares[:, 1].sum()) > 0 else np.nan
 
+def _sums(values, index):
+    "t x 2: the sum of rows' values and their number, per timestamp"
+    frame = pd.DataFrame({"sum": values, "rows": 1.0}, index=index)
+    return (frame.groupby(level="timestamp").sum() if is_panel(index) else frame).to_numpy()
+
+def _mean_of_sums(sums): return sums[:, 0].sum()/sums[:, 1].sum()
+
 def _squares(both, known):
     "t x 2: the squared errors of the forecast and of the mean of the known labels, summed per timestamp"
     known = known.reindex(both.index)
@@ -89,6 +96,7 @@ def _draws(metric, y, prediction, **known):
     if metrics.facts(metric).get("task") == "portfolio": return (returns := _returns_in_time(metric, y, prediction)), function, returns
     both = _complete_pairs(metric, y, prediction)
     if hasattr(function, "by_timestamp"): return (daily := known_values(function.by_timestamp(both.y, both.prediction))), "mean", daily
+    if hasattr(function, "by_row"): return (sums := _sums(function.by_row(both.y, both.prediction), both.index)), _mean_of_sums, sums[:, 0]/sums[:, 1]
     if metric == "r2_out_of_sample": return (squares := _squares(both, known_mean(pair(y, prediction).y, **known))), _explained, squares[:, 0] - squares[:, 1]
     a, b = (_wide(one) for one in (both.y, both.prediction))
     drawn = lambda rows: (a[rows.astype(int)], b[rows.astype(int)])
