@@ -879,6 +879,15 @@ def test_the_first_trials_are_the_defaults_and_then_the_latest_earlier_searches(
     assert [row["hyperparameters"] for row in result.rows()][:2] == [{"slope": 0.5}, best["third"]] and result.luck.n_trials == 6 + 9
 
 
+@pytest.mark.parametrize("holdout, counted", [(0.16, 0), (0.2, 5), (0.3, 5)])   # rows up to bar 98, 93 and 80; labels known by bar 109, 104 and 91
+def test_what_counts_is_when_an_earlier_searchs_labels_were_known(slope, holdout, counted):
+    X, y, _, returns = panel()
+    ends = X.index.get_level_values(0).to_series(index=X.index).groupby(level="symbol").shift(-10)
+    recorder = MemoryRecorder()
+    quick(recorder, data=(X, y.where(ends.notna()), ends, returns), optimization_id="ten bars", horizon=10, holdout=holdout, n_trials=5)
+    assert quick(recorder, data=panel(), optimization_id="now", warm_start=1, n_trials=3).luck.n_trials == 3 + counted   # its holdout begins at bar 104
+
+
 @pytest.mark.parametrize("lengths", [(130, 80), (1300, 990)])   # as text, 103 stands before 63, and 1039 before 791
 def test_later_rows_are_told_by_number(slope, lengths):
     rng, recorder = np.random.default_rng(0), MemoryRecorder()

@@ -148,7 +148,7 @@ def check_holdout(
     if n_times <= horizon: raise InputError("The holdout has labelled rows at more timestamps than the horizon has bars", f"{n_times} timestamps, horizon {horizon}", "Use a larger holdout or a shorter horizon.")
 
 # %% ../../nbs/59_tuning.optimize.ipynb #3fe8d879
-_budgets = ("n_trials", "timeout", "patience", "warm_start", "storage", "optimization_id", "n_jobs")
+_budgets = ("n_trials", "timeout", "patience", "storage", "optimization_id", "n_jobs")
 
 def search_fingerprint(
     config:HyperparameterOptimizationConfig,
@@ -202,21 +202,21 @@ def development_problem(
     return problem, final, development
 
 # %% ../../nbs/59_tuning.optimize.ipynb #de2a19fd
-def _is_later(end, last):
-    "Whether a recorded end of a development part lies behind another, or cannot be compared with it"
-    try: return not type(last)(end) <= last
+def _is_later(recorded, start):
+    "Whether a recorded beginning of a holdout lies behind another, or cannot be compared with it"
+    try: return not type(start)(recorded) <= start
     except (TypeError, ValueError): return True
 
 def earlier_searches(
     problem:Problem,
     recorder:Recorder|None,
     limit:int,            # at most so many, the latest
+    start:Any,            # first timestamp of the holdout, or first row without timestamps
 )->list[dict]:            # rows of best trials, the latest first
     "Best trials of finished searches that saw no later data"
     if recorder is None or not limit: return []
     rows = recorder.frame(table, model_name=problem.model_name, objective_name=problem.metric, best_trial=True).to_dict("records")
-    last = problem.X.index.get_level_values(0).max()
-    fits = lambda row: row["optimization_id"] != problem.optimization_id and not _is_later(row["validation_metrics"].get("development_end"), last)
+    fits = lambda row: row["optimization_id"] != problem.optimization_id and not _is_later(row["validation_metrics"].get("holdout_start"), start)
     own = lambda row: {key: value for key, value in row["hyperparameters"].items() if key in problem.searched}
     return [row for row in reversed(rows) if fits(row) and inside(problem.searched, own(row))][:limit]
 
@@ -282,7 +282,8 @@ def _verdict(problem, config, attempts, values, p_value):
     told = f"{len(attempts)} trial{'s'*(len(attempts) != 1)}: {problem.metric} {show(best)} in the search (defaults {show(default)}), {show(held)} on the holdout (defaults {show(held_default)})."
     better = "the tuned model is better than the defaults" if p_value <= 0.05 else "the tuned model is not distinguishable from the defaults"
     unknown = "the defaults failed" if attempts[0].status == "failed" else "both predict the same"
-    reason = unknown if np.isnan(p_value) else f"Diebold-Mariano, one-sided p = {p_value:.2g}"
+    loss = "squared loss" if problem.task == "regression" else "Brier loss" if problem.y.nunique() == 2 else "wrong classes"
+    reason = unknown if np.isnan(p_value) else f"Diebold-Mariano on {loss}, one-sided p = {p_value:.2g}"
     return f"{told} On the holdout {better} at 5 % ({reason}).{_random_only(config, attempts)}"
 
 # %% ../../nbs/59_tuning.optimize.ipynb #4475bd8c
@@ -417,7 +418,7 @@ def judge(
     extra = {"pbo": luck.pbo, "pbo_note": luck.pbo_note, "deflated_sharpe": luck.deflated_sharpe, "effective_trials": luck.effective_trials,
              "deflated_sharpe_effective": luck.deflated_sharpe_effective, "value_interval": list(inside_interval), "holdout_value": tuned.value,
              "holdout_interval": list(map(float, interval)), "default_holdout_value": plain.value, "p_value": p_value, "n_trials": len(attempts),
-             "development_end": str(problem.X.index.get_level_values(0).max()), "verdict": verdict}
+             "trials_counted": luck.n_trials, "holdout_start": str(final.X_test.index.get_level_values(0).min()), "verdict": verdict}
     return OptimizationResult(problem.optimization_id, problem.model_name, problem.metric, dict(best.parameters), best.value, inside_interval, default_value, gap, tuned.value,
                               tuple(map(float, interval)), plain.value, p_value, luck, len(attempts), verdict, tuned.model, development, final.test, tuned.prediction,
                               plain.prediction, _final_records(problem, attempts, best, extra), study)
@@ -452,13 +453,13 @@ def optimize_hyperparameters(
     config = config or HyperparameterOptimizationConfig()
     check_inputs(X, y, config, label_end, returns)
     problem, final, development = development_problem(X, y, config, label_end, returns, weights)
-    earlier = earlier_searches(problem, recorder, config.warm_start)
+    earlier = earlier_searches(problem, recorder, config.warm_start, final.X_test.index.get_level_values(0).min())
     with quiet_optuna():
         search = open_search(problem, config.n_trials, sampler=config.sampler, pruner=config.pruner, starts=starting_points(problem, earlier), recorder=recorder,
                              storage=None if config.storage is None else config.storage.get_secret_value())
     with progress_bar(problem.metric, config.n_trials, config.timeout, done=len(search.attempts()), show=progress) as report:
         attempts = run_search(search, timeout=config.timeout, patience=config.patience, report=lambda attempt: report(attempt.status, attempt.value))
-    result = judge(problem, config, attempts, final, label_end, development, search.study, sum(row["validation_metrics"].get("n_trials", 0) for row in earlier))
+    result = judge(problem, config, attempts, final, label_end, development, search.study, sum(row["validation_metrics"]["trials_counted"] for row in earlier))
     for row in result.records:   # the best one carries the outcome; an earlier best one is none now, and other processes' rows may have been lost with them
         if row["best_trial"] or search.shared or row["trial_number"] == search.was_best: search.rows.update(row)
     search.rows.close()
