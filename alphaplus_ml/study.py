@@ -39,6 +39,7 @@ class StudyConfig(Config):
     features: tuple[str, ...]|None = Field(usual_features, min_length=1, description="features and categories; every feature that the panel allows when None")
     horizon: int = Field(1, ge=1, description="label horizon h in bars")
     n_trials: int = Field(20, ge=1, description="configurations that the search tries, the defaults included")
+    n_jobs: int = Field(2, ge=1, description="trials evaluated at the same time; the result depends on it, but not on the machine's speed")
     holdout: float = Field(0.2, gt=0, lt=0.9, description="share of the timestamps, the last ones, that no choice ever sees")
     cost_bps: float = Field(1.0, ge=0, description="trading costs in basis points per traded value")
     n_explained: int = Field(200, ge=1, description="holdout predictions that are explained, chosen by the seed")
@@ -73,7 +74,7 @@ def study_search(
 )->OptimizationResult:
     "The hyperparameter search of a study"
     search = HyperparameterOptimizationConfig(
-        optimization_id=config.study_id, model_name=config.model_name, n_trials=config.n_trials, holdout=config.holdout,
+        optimization_id=config.study_id, model_name=config.model_name, n_trials=config.n_trials, n_jobs=config.n_jobs, holdout=config.holdout,
         horizon=config.horizon, cost_bps=config.cost_bps, seed=child_seed(config.seed, "search"))
     return optimize_hyperparameters(data.X, data.y, search, label_end=data.label_end, returns=data.returns, recorder=recorder, progress=progress)
 
@@ -103,7 +104,7 @@ def study_comparison(
     predictions = {name: values.loc[known] for name, values in predictions.items()}
     return compare_models(
         predictions, data.y.loc[known], returns=data.returns.loc[known], benchmark=config.baselines[0], horizon=config.horizon,
-        label_end=data.label_end, history=data.y.iloc[tuned.development], cost_bps=config.cost_bps, trials={f"{config.model_name}_tuned": (tuned.n_trials, tuned.sharpe_variance)},
+        label_end=data.label_end, history=data.y.iloc[tuned.development], cost_bps=config.cost_bps, trials={f"{config.model_name}_tuned": (tuned.luck.n_trials, tuned.sharpe_variance)},
         seed=child_seed(config.seed, "comparison"), name=config.study_id)
 
 # %% ../nbs/78_study.ipynb #c83510fb

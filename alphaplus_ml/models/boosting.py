@@ -115,6 +115,8 @@ _late["LightGBM"] = (CheckedInputs, _LightGBM), "lightgbm", "LGBMRegressor"
 _late["LightGBMClassifier"] = (CheckedClasses, _LightGBMClasses), "lightgbm", "LGBMClassifier"
 
 # %% ../../nbs/42_models.boosting.ipynb #c569bc1c
+_columnwise = {"subsample_freq": 1, "deterministic": True, "force_col_wise": True, "feature_pre_filter": False, "verbose": -1}   # the same trees each time
+
 @models.register("lightgbm", task="regression", family="boosting", kind="tabular")
 def lightgbm(
     n_estimators:int=100,          # trees
@@ -136,10 +138,9 @@ def lightgbm(
     "Gradient-boosted trees (LightGBM), held back for noisy returns"
     return booster_class("LightGBM")(
         n_estimators=n_estimators, learning_rate=learning_rate, num_leaves=num_leaves, max_depth=max_depth, min_child_samples=min_child_samples,
-        subsample=subsample, subsample_freq=1, colsample_bytree=colsample_bytree, reg_alpha=reg_alpha, reg_lambda=reg_lambda,
+        subsample=subsample, colsample_bytree=colsample_bytree, reg_alpha=reg_alpha, reg_lambda=reg_lambda,
         min_split_gain=min_split_gain, max_bin=max_bin, objective=_objective(objective), monotone_constraints=monotone, random_state=random_state,
-        n_jobs=n_jobs, deterministic=True, force_col_wise=True,
-        feature_pre_filter=False, verbose=-1)
+        n_jobs=n_jobs, **_columnwise)
 
 # %% ../../nbs/42_models.boosting.ipynb #9af54075
 @models.register("lightgbm_classifier", task="classification", family="boosting", kind="tabular")
@@ -163,10 +164,9 @@ def lightgbm_classifier(
     "Gradient-boosted trees for classes (LightGBM), held back for noisy returns"
     return booster_class("LightGBMClassifier")(
         n_estimators=n_estimators, learning_rate=learning_rate, num_leaves=num_leaves, max_depth=max_depth, min_child_samples=min_child_samples,
-        subsample=subsample, subsample_freq=1, colsample_bytree=colsample_bytree, reg_alpha=reg_alpha, reg_lambda=reg_lambda,
+        subsample=subsample, colsample_bytree=colsample_bytree, reg_alpha=reg_alpha, reg_lambda=reg_lambda,
         min_split_gain=min_split_gain, max_bin=max_bin, objective=None if objective == "binary" else _objective(objective), monotone_constraints=monotone,
-        random_state=random_state, n_jobs=n_jobs, deterministic=True, force_col_wise=True,
-        feature_pre_filter=False, verbose=-1)
+        random_state=random_state, n_jobs=n_jobs, **_columnwise)
 
 # %% ../../nbs/42_models.boosting.ipynb #78dd1d36
 class _XGBoost:
@@ -201,6 +201,8 @@ class _XGBoostClasses(_XGBoost):
 _late["XGBoostClassifier"] = (CheckedClasses, _XGBoostClasses), "xgboost", "XGBClassifier"
 
 # %% ../../nbs/42_models.boosting.ipynb #01649282
+_by_histograms = {"tree_method": "hist", "device": "cpu", "seed_per_iteration": True}   # the same trees each time
+
 @models.register("xgboost", task="regression", family="boosting", kind="tabular")
 def xgboost(
     n_estimators:int=100,          # trees
@@ -222,8 +224,7 @@ def xgboost(
     return booster_class("XGBoost")(
         n_estimators=n_estimators, learning_rate=learning_rate, max_depth=max_depth, min_child_weight=min_child_weight, subsample=subsample,
         colsample_bytree=colsample_bytree, reg_alpha=reg_alpha, reg_lambda=reg_lambda, gamma=gamma, max_bin=max_bin, objective=_objective(objective),
-        base_score=0.0 if callable(objective) else None, monotone_constraints=monotone, random_state=random_state, n_jobs=n_jobs, tree_method="hist", device="cpu",
-        seed_per_iteration=True)
+        base_score=0.0 if callable(objective) else None, monotone_constraints=monotone, random_state=random_state, n_jobs=n_jobs, **_by_histograms)
 
 # %% ../../nbs/42_models.boosting.ipynb #d31e05dc
 @models.register("xgboost_classifier", task="classification", family="boosting", kind="tabular")
@@ -247,8 +248,7 @@ def xgboost_classifier(
     return booster_class("XGBoostClassifier")(
         n_estimators=n_estimators, learning_rate=learning_rate, max_depth=max_depth, min_child_weight=min_child_weight, subsample=subsample,
         colsample_bytree=colsample_bytree, reg_alpha=reg_alpha, reg_lambda=reg_lambda, gamma=gamma, max_bin=max_bin, objective=_objective(objective),
-        base_score=0.5 if callable(objective) else None, monotone_constraints=monotone, random_state=random_state, n_jobs=n_jobs, tree_method="hist", device="cpu",
-        seed_per_iteration=True)
+        base_score=0.5 if callable(objective) else None, monotone_constraints=monotone, random_state=random_state, n_jobs=n_jobs, **_by_histograms)
 
 # %% ../../nbs/42_models.boosting.ipynb #98f86537
 class _CatBoost:
