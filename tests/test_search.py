@@ -1,4 +1,5 @@
 "A search that is killed, shared, cut off from its database, stopped early or begun elsewhere: what is lost, and what comes out"
+import gc
 import json
 import os
 import resource
@@ -662,6 +663,19 @@ def test_what_makes_another_search(slope, change):
 def test_a_storage_that_cannot_be_is_refused(slope, storage):
     with pytest.raises(InputError, match="storage is the URL of a database.*or the path of a journal") as caught: quick(storage=storage)
     assert "s3cret" not in str(caught.value)
+
+
+def test_optuna_opens_a_study_on_postgresql_and_no_connection_stays(postgres_url, slope):
+    result = quick(storage=postgres_url, optimization_id="seen")
+    url = sa.make_url(postgres_url).set(drivername="postgresql+psycopg").update_query_dict({"options": "-csearch_path=optuna"})
+    theirs = optuna.load_study(study_name="seen", storage=url.render_as_string(hide_password=False))
+    assert [trial.params for trial in theirs.trials] == [trial.params for trial in result.study.trials] and len(theirs.trials) == 8
+    theirs._storage._backend.engine.dispose()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        del result, theirs
+        gc.collect()
+    assert not [warning for warning in told if issubclass(warning.category, ResourceWarning)]
 
 
 # databases that go away

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -79,7 +80,10 @@ def _journal_storage(path):
 
 def _database_storage(url):
     "A study's storage in a database"
-    make = lambda **options: import_optuna().storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True, **options})
+    def make(**options):
+        storage = import_optuna().storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True, **options})
+        weakref.finalize(storage, storage.engine.dispose)   # Optuna leaves the connections to the garbage collector
+        return storage
     if not url.startswith("postgresql"): return make()
     with _one_at_a_time(url): return make(connect_args={"options": "-csearch_path=optuna"})
 
