@@ -25,8 +25,8 @@ from sklearn.tree import DecisionTreeRegressor
 
 from alphaplus_ml.core import InputError, MemoryRecorder, Result
 from alphaplus_ml.explain.explain import ModelInterpretabilityConfig, explain_model_prediction
-from alphaplus_ml.explain.shap_values import (AdditivityError, additivity_error, booster_shap, check_additivity, explainer_for, explainers, linear_shap,
-                                              load_shap, margin, tree_shap)
+from alphaplus_ml.explain.base import AdditivityError, additivity_error, check_additivity, explainer_for, explainers, margin, methods, model_frame
+from alphaplus_ml.explain.shap_values import booster_shap, linear_shap, load_shap, tree_shap
 from alphaplus_ml.models.base import forecast, make_model
 
 names = ["a", "b", "c", "d"]

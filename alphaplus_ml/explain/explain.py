@@ -16,7 +16,8 @@ from pydantic import Field, field_serializer, field_validator
 
 from ..config import Config
 from ..core import InputError, Recorder, child_seed, fingerprint, need, new_id, unknown_name
-from .shap_values import additivity_error, explainer_for, explainers, load_shap, margin, methods, model_frame
+from .base import Attribution, additivity_error, explainer_for, explainers, margin, methods, model_frame
+from .shap_values import load_shap
 
 # %% auto #0
 __all__ = ['value_columns', 'ModelInterpretabilityConfig', 'chosen_rows', 'ranks', 'sample_ids', 'local_frame', 'global_frame',
@@ -247,8 +248,8 @@ class Explanation:
 # %% ../../nbs/73_explain.explain.ipynb #a9cff9ef
 def _explanation(model, X, config, computed, names, background_rows)->Explanation:
     "The computed values as frames on the rows' index, with what they explain"
-    values = {method: pd.DataFrame(found, X.index, X.columns) for method, (found, _) in computed.items()}
-    base, margins = computed["shap"][1], margin(model, model_frame(model, X))
+    values = {method: pd.DataFrame(found.values, X.index, X.columns) for method, found in computed.items()}
+    base, margins = computed["shap"].base, margin(model, model_frame(model, X))
     return Explanation(values=values, base_value=base, prediction=pd.Series(margins, X.index, name="prediction"), features=X,
                        additivity_error=additivity_error(values["shap"], base, margins), explainers=names, background_rows=background_rows,
                        model_name=config.model_name, model_version=config.model_version, explanation_id=new_id(), seed=config.seed)
@@ -276,7 +277,7 @@ def explain_model_prediction(
     background = config.background if background is None else background
     names = {method: explainer_for(model, method) for method in config.methods}
     X = chosen_rows(X, config.n_samples, config.seed)
-    computed = {method: explainers[name](model, X, background) for method, name in names.items()}
+    computed = {method: found if isinstance(found := explainers[name](model, X, background), Attribution) else Attribution(*found) for method, name in names.items()}
     explanation = _explanation(model, X, config, computed, names, None if background is None else len(background))
     if recorder is not None: recorder.append(explanation.table, explanation.rows())
     return explanation

@@ -10,167 +10,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.exceptions import NotFittedError
-from sklearn.utils import get_tags
-from sklearn.utils.validation import check_is_fitted
 
-from ..core import AlphaplusError, InputError, Registry, need, unknown_name
-from ..models.base import check_features
+from ..core import InputError, need
+from alphaplus_ml.explain.base import (
+    Attribution, catboost_classes, check_additivity, explainers, forest_classes, is_a, lightgbm_classes, linear_classes, margin, model_frame, steps_of, tree_classes,
+    xgboost_classes,
+)
 
 # %% auto #0
-__all__ = ['lightgbm_classes', 'tree_classes', 'booster_classes', 'linear_classes', 'explainers', 'one_to_one', 'is_a',
-           'steps_of', 'margin', 'model_columns', 'check_columns', 'check_gaps', 'check_fitted', 'model_frame',
-           'AdditivityError', 'additivity_error', 'check_additivity', 'methods', 'explainer_for', 'load_shap',
-           'tree_shap', 'booster_shap', 'linear_shap', 'constant_shap']
-
-# %% ../../nbs/70_explain.shap_values.ipynb #db50a04e
-def is_a(
-    model:Any,  # any object
-    classes,    # dotted names of classes, without importing them: "lightgbm.sklearn.LGBMModel"
-)->bool:
-    "Whether the model's class, or one that it descends from, has one of these names"
-    return any(f"{kind.__module__}.{kind.__qualname__}" in classes for kind in type(model).__mro__)
-
-# %% ../../nbs/70_explain.shap_values.ipynb #87a265fc
-def steps_of(
-    model:Any,  # a scikit-learn pipeline, or a model on its own
-)->list:        # a pipeline's steps in order; a model on its own is the only step
-    "The parts of a model, the predicting one last"
-    return [step for _, step in model.steps] if is_a(model, {"sklearn.pipeline.Pipeline"}) else [model]
-
-# %% ../../nbs/70_explain.shap_values.ipynb #9a8b76cf
-lightgbm_classes = ("lightgbm.sklearn.LGBMModel", "lightgbm.basic.Booster")
-tree_classes = (*lightgbm_classes, "sklearn.tree._classes.BaseDecisionTree", "sklearn.ensemble._forest.ForestRegressor",
-                "sklearn.ensemble._forest.ForestClassifier", "sklearn.ensemble._gb.BaseGradientBoosting",
-                "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.BaseHistGradientBoosting")
-booster_classes = ("xgboost.sklearn.XGBModel", "catboost.core.CatBoost")
-linear_classes = ("sklearn.linear_model._base.LinearModel", "sklearn.linear_model._base.LinearClassifierMixin")
-
-# %% ../../nbs/70_explain.shap_values.ipynb #321170b0
-_raw = [(lightgbm_classes, {"raw_score": True}), (booster_classes[:1], {"output_margin": True}), (booster_classes[1:], {"prediction_type": "RawFormulaVal"})]
-
-def margin(
-    model:Any,        # a fitted model
-    X:pd.DataFrame,   # n rows, columns as in the fit
-)->np.ndarray:        # n numbers
-    "What the model adds up for each row: the quantity that SHAP values split"
-    asked = next((option for kinds, option in _raw if is_a(model, kinds)), None)
-    if asked: values = model.predict(X, **asked)
-    else: values = next(getattr(model, how) for how in ("decision_function", "predict_proba", "predict") if hasattr(model, how))(X)
-    values = np.asarray(values, float).reshape(len(X), -1)
-    if values.shape[1] == 2 and hasattr(model, "classes_"): return values[:, 1]   # the probability of the second class
-    if values.shape[1] != 1: raise InputError("A model with one output can be explained", f"{values.shape[1]} outputs", "Fit one model per class or target.")
-    return values[:, 0]
-
-# %% ../../nbs/70_explain.shap_values.ipynb #1dfa78ee
-def _names(columns)->list[str]:
-    "Column names as LightGBM keeps them: text without spaces"
-    return [str(name).replace(" ", "_") for name in columns]
-
-def model_columns(
-    model:Any,      # a fitted model
-)->list[str]|None:  # None when it was fitted without names
-    "The columns that a model was fitted on"
-    if is_a(model, {"lightgbm.basic.Booster"}): names = model.feature_name()
-    else: names = getattr(model, "columns_", getattr(model, "feature_names_in_", None))
-    return None if names is None or list(names) == [f"Column_{i}" for i in range(len(names))] else _names(names)
-
-# %% ../../nbs/70_explain.shap_values.ipynb #2970adaf
-def check_columns(
-    model:Any,       # a fitted model
-    X:pd.DataFrame,  # n rows with any columns
-)->None:
-    "Refuse columns that the model was not fitted on"
-    wanted, got = model_columns(model), _names(X.columns)
-    width = model.num_feature() if is_a(model, {"lightgbm.basic.Booster"}) else getattr(model, "n_features_in_", len(got))
-    if wanted is None and len(got) != width: raise InputError(f"X has the {width} columns that the model was fitted on", len(got))
-    if wanted is None or got == wanted: return
-    rule = "X has its columns in the order that the model was fitted on" if set(got) == set(wanted) else "X has the columns that the model was fitted on"
-    raise InputError(rule, (sorted(set(got) ^ set(wanted)) or got)[:12], f"Use X[model_columns(model)], which begins {wanted[:5]}.")
-
-# %% ../../nbs/70_explain.shap_values.ipynb #c910f5a4
-def check_gaps(
-    model:Any,       # a fitted model; of a pipeline its first step decides
-    X:pd.DataFrame,  # n rows, columns as in the fit
-)->None:
-    "Refuse missing values that the model has no rule for"
-    front = steps_of(model)[0]
-    if not hasattr(front, "__sklearn_tags__") or get_tags(front).no_validation or get_tags(front).input_tags.allow_nan: return
-    gaps = X.columns[X.isna().any()].tolist()
-    if gaps: raise InputError(f"{type(front).__name__} takes no missing values", gaps[:5], "Drop these rows, or put an imputer in front of the model.")
-
-# %% ../../nbs/70_explain.shap_values.ipynb #eabef989
-def check_fitted(
-    model:Any,  # a scikit-learn estimator; anything else counts as fitted
-)->None:
-    "Refuse a model that was never fitted"
-    if not hasattr(model, "__sklearn_tags__"): return    # a LightGBM booster exists only fitted
-    try: check_is_fitted(model)
-    except NotFittedError as error: raise InputError("The model is fitted", type(model).__name__, "Call its fit(X, y) first.") from error
-
-# %% ../../nbs/70_explain.shap_values.ipynb #15aa5f82
-def model_frame(
-    model:Any,       # a fitted model
-    X:Any,           # n rows: a DataFrame, or an array with the columns in the model's order
-)->pd.DataFrame:     # n x f; columns numbered from 0 for a model that was fitted without names
-    "The rows to explain as the frame that the model was fitted on, or a refusal"
-    check_fitted(model)
-    if isinstance(X, np.ndarray) and X.ndim == 2:
-        names = model_columns(model) or []
-        X = pd.DataFrame(X, columns=names if len(names) == X.shape[1] else None)
-    check_features(X.rename(columns=str) if isinstance(X, pd.DataFrame) else X)
-    check_columns(model, X)
-    check_gaps(model, X)
-    return X if model_columns(model) else X.set_axis(range(X.shape[1]), axis=1)   # scikit-learn warns of names it never saw
-
-# %% ../../nbs/70_explain.shap_values.ipynb #b419e0ac
-class AdditivityError(AlphaplusError):
-    "SHAP values and base value do not add up to the model's margin"
-
-# %% ../../nbs/70_explain.shap_values.ipynb #aa8ee54b
-def additivity_error(
-    values:np.ndarray,  # n x f SHAP values
-    base:float,         # what the values start from, in the unit of the margin
-    margin:np.ndarray,  # the n numbers that base value and values should add up to
-)->float:               # in the unit of the margin
-    "The largest distance between base value plus SHAP values and the margin"
-    return float(np.abs(np.asarray(values).sum(axis=1) + base - np.asarray(margin)).max())
-
-# %% ../../nbs/70_explain.shap_values.ipynb #b9a8eb08
-def check_additivity(
-    values:np.ndarray,      # n x f SHAP values
-    base:float,             # what the values start from, in the unit of the margin
-    margin:np.ndarray,      # the n numbers that base value and values have to add up to
-    tolerance:float=1e-6,   # relative to the largest base value, margin or sum of absolute values
-)->float:                   # the largest distance, in the unit of the margin
-    "Refuse SHAP values that do not add up"
-    error = additivity_error(values, base, margin)
-    scale = max(abs(base), np.abs(margin).max(), np.abs(values).sum(axis=1).max())
-    if not error <= tolerance * scale:
-        raise AdditivityError(f"SHAP values add up to the margin within {tolerance:g} of its size; here they miss it by {error:.3g}. "
-                              "The explainer does not compute what this model computes: please report the model's settings.")
-    return error
-
-# %% ../../nbs/70_explain.shap_values.ipynb #dfb3cf05
-explainers = Registry("explainer", package="alphaplus_ml.explain")
-
-def methods()->list[str]:  # sorted
-    "The methods of explanation that some explainer belongs to"
-    return sorted({explainers.facts(name)["method"] for name in explainers})
-
-# %% ../../nbs/70_explain.shap_values.ipynb #21e09a50
-def explainer_for(
-    model:Any,          # a model; of a pipeline its last step decides
-    method:str="shap",  # one of methods()
-)->str:                 # the explainer's name in the registry
-    "The explainer that fits a kind of model"
-    if method not in methods(): raise unknown_name("method of explanation", method, methods())
-    family = {name: explainers.facts(name) for name in explainers if explainers.facts(name)["method"] == method}
-    found = [name for name, facts in family.items() if is_a(steps_of(model)[-1], facts["classes"])]
-    if not found:
-        kinds = "; ".join(facts["kinds"] for facts in family.values())
-        raise InputError(f"Some {method} explainer fits the model", type(steps_of(model)[-1]).__name__, f"There are explainers for: {kinds}.")
-    return found[0]
+__all__ = ['one_to_one', 'load_shap', 'tree_shap', 'booster_shap', 'linear_shap', 'constant_shap']
 
 # %% ../../nbs/70_explain.shap_values.ipynb #f0ad86b2
 def _contributions(model:Any, X:pd.DataFrame)->tuple:  # values n x f; base value
@@ -223,7 +71,7 @@ def _check_tree(model:Any)->None:
         raise InputError("Each leaf of a tree holds a constant", "linear_tree=True", "Fit with linear_tree=False.")
 
 # %% ../../nbs/70_explain.shap_values.ipynb #c1960b6e
-@explainers.register("tree", method="shap", kinds="LightGBM, scikit-learn's trees, forests and gradient boosting", classes=tree_classes)
+@explainers.register("tree", method="shap", kinds="LightGBM, scikit-learn's trees, forests and gradient boosting", classes=(*lightgbm_classes, *forest_classes))
 def tree_shap(
     model:Any,              # a fitted tree model with one output
     X:pd.DataFrame,         # n rows to explain, columns as in the fit
@@ -264,7 +112,7 @@ def _catboost_contributions(model:Any, X:pd.DataFrame)->np.ndarray:  # n x (f + 
     return model.get_feature_importance(need("catboost").Pool(X), type="ShapValues")
 
 # %% ../../nbs/70_explain.shap_values.ipynb #daa2ff71
-@explainers.register("booster", method="shap", kinds="XGBoost and CatBoost", classes=booster_classes, background=False)
+@explainers.register("booster", method="shap", kinds="XGBoost and CatBoost", classes=(*xgboost_classes, *catboost_classes))
 def booster_shap(
     model:Any,         # a fitted model of XGBoost or CatBoost with one output
     X:pd.DataFrame,    # n rows to explain, columns as in the fit
@@ -279,7 +127,7 @@ def booster_shap(
     if background is not None: raise InputError("SHAP values of XGBoost and CatBoost are path-dependent", "a background", "Leave the background out, or explain a LightGBM model.")
     X = model_frame(model, X)
     margins = margin(model, X)
-    found = np.asarray((_xgboost_contributions if is_a(model, booster_classes[:1]) else _catboost_contributions)(model, X), float)
+    found = np.asarray((_xgboost_contributions if is_a(model, xgboost_classes) else _catboost_contributions)(model, X), float)
     values, base = found[:, :-1], float(found[0, -1])
     check_additivity(values, base, margins, tolerance=1e-5)
     return values, base
