@@ -20,9 +20,9 @@ from ..models.base import check_features
 
 # %% auto #0
 __all__ = ['lightgbm_classes', 'xgboost_classes', 'catboost_classes', 'forest_classes', 'tree_classes', 'linear_classes',
-           'keras_classes', 'explainers', 'is_a', 'steps_of', 'output_position', 'margin', 'model_columns',
-           'check_columns', 'check_gaps', 'check_fitted', 'model_frame', 'AdditivityError', 'additivity_error',
-           'check_additivity', 'Attribution', 'methods', 'explainer_for']
+           'keras_classes', 'explainers', 'is_a', 'steps_of', 'margins', 'output_position', 'margin', 'columns_of_fit',
+           'model_columns', 'model_width', 'check_columns', 'check_gaps', 'check_fitted', 'model_frame',
+           'AdditivityError', 'additivity_error', 'check_additivity', 'Attribution', 'methods', 'explainer_for']
 
 # %% ../../nbs/69_explain.base.ipynb #db50a04e
 def is_a(
@@ -52,13 +52,22 @@ keras_classes = ("keras.src.models.model.Model",)
 # %% ../../nbs/69_explain.base.ipynb #321170b0
 _raw = [(lightgbm_classes, {"raw_score": True}), (xgboost_classes, {"output_margin": True}), (catboost_classes, {"prediction_type": "RawFormulaVal"})]
 
-def _margins(model:Any, X:pd.DataFrame)->np.ndarray:  # n x outputs
+def _trees_averaged(model:Any)->int:
+    "By how many a LightGBM model divides its raw score: the trees of a random forest, else 1"
+    booster = getattr(model, "booster_", model)
+    forest = "\naverage_output" in booster.model_to_string(num_iteration=1).split("\nTree=")[0]
+    return (booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()) if forest else 1
+
+def margins(
+    model:Any,        # a fitted model, or a function of n rows
+    X:pd.DataFrame,   # n rows, columns as in the fit
+)->np.ndarray:        # n x outputs
     "What the model adds up for each row and output"
     asked = next((option for kinds, option in _raw if is_a(model, kinds)), None)
     if asked: values = model.predict(X, **asked)
     elif is_a(model, keras_classes): values = model.predict(X.to_numpy("float32"), verbose=0)
     else: values = next((getattr(model, how) for how in ("decision_function", "predict_proba", "predict") if hasattr(model, how)), model)(X)
-    return np.asarray(values, float).reshape(len(X), -1)
+    return np.asarray(values, float).reshape(len(X), -1)/(_trees_averaged(model) if is_a(model, lightgbm_classes) else 1)
 
 # %% ../../nbs/69_explain.base.ipynb #248b8a8a
 def output_position(
@@ -81,7 +90,7 @@ def margin(
     label:Any=None,   # of three classes or more, the one that is explained
 )->np.ndarray:        # n numbers
     "What the model adds up for each row: the quantity that SHAP values split"
-    values = _margins(model, X)
+    values = margins(model, X)
     return values[:, output_position(model, label, values.shape[1])]
 
 # %% ../../nbs/69_explain.base.ipynb #1dfa78ee
@@ -89,13 +98,27 @@ def _names(columns)->list[str]:
     "Column names as LightGBM keeps them: text without spaces"
     return [str(name).replace(" ", "_") for name in columns]
 
+def columns_of_fit(
+    model:Any,      # a fitted model
+)->list|None:       # None when it was fitted without names
+    "The columns that a model was fitted on, by the names that they had"
+    if is_a(model, {"lightgbm.basic.Booster"}): names = model.feature_name()
+    else: names = next((getattr(model, known) for known in ("columns_", "feature_names_in_", "feature_names_") if getattr(model, known, None) is not None), None)
+    made_up = names is not None and any(list(names) == [f"{start}{i}" for i in range(len(names))] for start in ("Column_", ""))   # by LightGBM and CatBoost
+    return None if names is None or made_up else list(names)
+
 def model_columns(
     model:Any,      # a fitted model
 )->list[str]|None:  # None when it was fitted without names
-    "The columns that a model was fitted on"
-    if is_a(model, {"lightgbm.basic.Booster"}): names = model.feature_name()
-    else: names = getattr(model, "columns_", getattr(model, "feature_names_in_", None))
-    return None if names is None or list(names) == [f"Column_{i}" for i in range(len(names))] else _names(names)
+    "The columns that a model was fitted on, as LightGBM keeps them"
+    names = columns_of_fit(model)
+    return None if names is None else _names(names)
+
+def model_width(
+    model:Any,      # a fitted model
+)->int|None:        # None when the model does not say
+    "How many features a model was fitted on"
+    return model.num_feature() if is_a(model, {"lightgbm.basic.Booster"}) else getattr(model, "n_features_in_", None)
 
 # %% ../../nbs/69_explain.base.ipynb #2970adaf
 def check_columns(
@@ -104,8 +127,8 @@ def check_columns(
 )->None:
     "Refuse columns that the model was not fitted on"
     wanted, got = model_columns(model), _names(X.columns)
-    width = model.num_feature() if is_a(model, {"lightgbm.basic.Booster"}) else getattr(model, "n_features_in_", len(got))
-    if wanted is None and len(got) != width: raise InputError(f"X has the {width} columns that the model was fitted on", len(got))
+    width = model_width(model)
+    if wanted is None and width is not None and len(got) != width: raise InputError(f"X has the {width} columns that the model was fitted on", len(got))
     if wanted is None or got == wanted: return
     rule = "X has its columns in the order that the model was fitted on" if set(got) == set(wanted) else "X has the columns that the model was fitted on"
     raise InputError(rule, (sorted(set(got) ^ set(wanted)) or got)[:12], f"Use X[model_columns(model)], which begins {wanted[:5]}.")
