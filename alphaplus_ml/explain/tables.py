@@ -80,7 +80,7 @@ def leaf_table_against(
             rest = (rest - 1) & kind
     return table
 
-# %% ../../nbs/69b_explain.tables.ipynb #549c62e4
+# %% ../../nbs/69b_explain.tables.ipynb #63558517
 @compiled
 def _find(values, n, wanted):
     "The position of a value among the first n; n when it is not there"
@@ -88,6 +88,7 @@ def _find(values, n, wanted):
         if values[i] == wanted: return i
     return n
 
+# %% ../../nbs/69b_explain.tables.ipynb #943182c7
 @compiled
 def way_to(
     node:int,
@@ -169,7 +170,7 @@ def plan_tables(
         if (bits*2.0**bits).sum() <= most_numbers: break
     return Plan(nodes, tables, bits, np.flatnonzero(reached & leaf & ~fits))
 
-# %% ../../nbs/69b_explain.tables.ipynb #c18e82f4
+# %% ../../nbs/69b_explain.tables.ipynb #526fe7d9
 @compiled
 def _below(node, left, right, count):
     "The inner nodes from a node downwards, of which there are so many, and the leaves"
@@ -184,6 +185,7 @@ def _below(node, left, right, count):
             stack[waiting], stack[waiting + 1], waiting = right[here], left[here], waiting + 2
     return inner, leaves
 
+# %% ../../nbs/69b_explain.tables.ipynb #9809c55c
 @compiled
 def _wanted(leaf, top, nodes, inner, above, feature, n, care, want):
     "Which bits decide whether a leaf's features meet their conditions, and how they must be"
@@ -198,7 +200,7 @@ def _wanted(leaf, top, nodes, inner, above, feature, n, care, want):
         if left[parent[leaf]] == leaf: want[j] |= 1 << bit
         leaf = parent[leaf]
 
-# %% ../../nbs/69b_explain.tables.ipynb #4661696e
+# %% ../../nbs/69b_explain.tables.ipynb #ec3964bc
 @compiled
 def _add(table, own, care, want, places):
     "Add a leaf's own table at every state of a shared one"
@@ -207,6 +209,7 @@ def _add(table, own, care, want, places):
         for j in range(len(places)): kind |= ((state & care[j]) == want[j]) << j
         for j in range(len(places)): table[places[j], state] += own[kind, j]
 
+# %% ../../nbs/69b_explain.tables.ipynb #54213836
 @compiled
 def kinds_of(
     codes:np.ndarray,     # (columns, n) of codes_of
@@ -223,6 +226,7 @@ def kinds_of(
         for row in range(len(kinds)): kinds[row] |= meets[row] << j
     return kinds
 
+# %% ../../nbs/69b_explain.tables.ipynb #85c272e2
 @compiled
 def _counted(kinds):
     "The distinct kinds of background rows, and the part of the background that is of each"
@@ -231,7 +235,7 @@ def _counted(kinds):
     starts = np.flatnonzero(np.concatenate((np.array([True]), ordered[1:] != ordered[:-1])))
     return ordered[starts], np.diff(np.append(starts, len(ordered)))/len(ordered)
 
-# %% ../../nbs/69b_explain.tables.ipynb #a691b1af
+# %% ../../nbs/69b_explain.tables.ipynb #454d88f2
 @compiled
 def _leaf(leaf, value, nodes, room, rules, factorials, background):
     "How many features a leaf has, what it adds to the base value, its own table"
@@ -243,6 +247,7 @@ def _leaf(leaf, value, nodes, room, rules, factorials, background):
     points, weights, sizes = rules
     return d, value*np.prod(share[:d]), leaf_table(value, share[:d], points[d, :sizes[d]], weights[d, :sizes[d]])
 
+# %% ../../nbs/69b_explain.tables.ipynb #ec305fbd
 @compiled
 def _questions(feature, asked, owner):
     "The conditions feature by feature, and where those of each feature end"
@@ -284,7 +289,7 @@ def table_below(
         _add(table, own, care[:d], want[:d], np.array([_find(features, count, feature[j]) for j in range(d)]))
     return base, np.concatenate((lines, inside)), np.append(ends, len(lines) + np.arange(1, len(inner) + 1)), features[:count], table
 
-# %% ../../nbs/69b_explain.tables.ipynb #19447dd5
+# %% ../../nbs/69b_explain.tables.ipynb #51ec0830
 rows_at_once = 1024
 
 @compiled
@@ -296,6 +301,7 @@ def _meets(codes, start, size, lines, bounds, meets):
         least, most, mine = bounds[0], bounds[1], codes[column, start:start + size]
         for row in range(size): meets[row] &= (mine[row] >= least) & (mine[row] <= most)
 
+# %% ../../nbs/69b_explain.tables.ipynb #05f0fa11
 @compiled
 def look_up(
     codes:np.ndarray,     # (columns, n) of codes_of
@@ -391,7 +397,7 @@ def add_deep_leaf_against(
                 if ~other >> j & 1: out[feature[j], row] += part*value*factorials[a-1]*factorials[b]/factorials[a+b]
                 elif ~kinds[row] >> j & 1: out[feature[j], row] -= part*value*factorials[a]*factorials[b-1]/factorials[a+b]
 
-# %% ../../nbs/69b_explain.tables.ipynb #40d6cfce
+# %% ../../nbs/69b_explain.tables.ipynb #9f4ed0fc
 @dataclass(frozen=True, eq=False)
 class ShapTables:
     "What is needed to explain rows by a model's trees"
@@ -400,6 +406,7 @@ class ShapTables:
     tables:tuple    # as look_up takes them
     deep:list       # per leaf without a table: its value, features, shares, conditions, where those of each feature end, the background's kinds and parts
 
+# %% ../../nbs/69b_explain.tables.ipynb #38309bbf
 @compiled
 def _deep_leaf(leaf, nodes, room, background):
     "The features of a leaf, the shares, the conditions; and the kinds of background rows"
