@@ -209,7 +209,7 @@ def _add(table, own, care, want, places):
         for j in range(len(places)): kind |= ((state & care[j]) == want[j]) << j
         for j in range(len(places)): table[places[j], state] += own[kind, j]
 
-# %% ../../nbs/69b_explain.tables.ipynb #54213836
+# %% ../../nbs/69b_explain.tables.ipynb #545e9cfb
 @compiled
 def kinds_of(
     codes:np.ndarray,     # (columns, n) of codes_of
@@ -226,7 +226,6 @@ def kinds_of(
         for row in range(len(kinds)): kinds[row] |= meets[row] << j
     return kinds
 
-# %% ../../nbs/69b_explain.tables.ipynb #85c272e2
 @compiled
 def _counted(kinds):
     "The distinct kinds of background rows, and the part of the background that is of each"
@@ -397,7 +396,7 @@ def add_deep_leaf_against(
                 if ~other >> j & 1: out[feature[j], row] += part*value*factorials[a-1]*factorials[b]/factorials[a+b]
                 elif ~kinds[row] >> j & 1: out[feature[j], row] -= part*value*factorials[a]*factorials[b-1]/factorials[a+b]
 
-# %% ../../nbs/69b_explain.tables.ipynb #9f4ed0fc
+# %% ../../nbs/69b_explain.tables.ipynb #4ed8bc3b
 @dataclass(frozen=True, eq=False)
 class ShapTables:
     "What is needed to explain rows by a model's trees"
@@ -406,7 +405,6 @@ class ShapTables:
     tables:tuple    # as look_up takes them
     deep:list       # per leaf without a table: its value, features, shares, conditions, where those of each feature end, the background's kinds and parts
 
-# %% ../../nbs/69b_explain.tables.ipynb #38309bbf
 @compiled
 def _deep_leaf(leaf, nodes, room, background):
     "The features of a leaf, the shares, the conditions; and the kinds of background rows"
