@@ -26,7 +26,7 @@ from sklearn.tree import DecisionTreeRegressor
 from alphaplus_ml.core import InputError, MemoryRecorder, Result
 from alphaplus_ml.explain.explain import ModelInterpretabilityConfig, explain_model_prediction
 from alphaplus_ml.explain.base import AdditivityError, additivity_error, check_additivity, explainer_for, explainers, margin, methods, model_frame
-from alphaplus_ml.explain.shap_values import booster_shap, linear_shap, load_shap, tree_shap
+from alphaplus_ml.explain.shap_values import linear_shap, load_shap, tree_shap
 from alphaplus_ml.models.base import forecast, make_model
 
 names = ["a", "b", "c", "d"]
@@ -328,7 +328,7 @@ def test_other_boosters_add_up(name):
     X = X.set_axis([f"rank[{column}]<1" for column in X], axis=1)
     y = (y > 0).astype(int) if name.endswith("classifier") else y.fillna(0)
     model = make_model(name, n_estimators=8, **({"depth": 2} if "catboost" in name else {"max_depth": 2, "min_child_weight": 5.0})).fit(X, y)
-    values, base = booster_shap(model, X)
+    values, base = tree_shap(model, X)
     scale = np.abs(values).max()
     np.testing.assert_allclose(values.sum(axis=1) + base, margin(model, X), atol=1e-5*scale)
     if name.endswith("classifier"): np.testing.assert_allclose(1/(1 + np.exp(-margin(model, X))), forecast(model, X), rtol=1e-5)
@@ -339,7 +339,7 @@ def test_other_boosters_add_up(name):
     assert explanation.explainers["shap"] == "booster" and list(explanation.values["shap"]) == list(X)
     three = make_model(name).fit(X, pd.Series(np.arange(len(X)) % 3, X.index)) if name.endswith("classifier") else None
     if three is not None:
-        with pytest.raises(InputError, match="one output"): booster_shap(three, X)
+        with pytest.raises(InputError, match="one output"): tree_shap(three, X)
 
 
 @pytest.mark.parametrize("name", ["past_mean", "ridge", "lightgbm"])

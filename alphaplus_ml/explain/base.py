@@ -5,7 +5,7 @@
 # %% ../../nbs/69_explain.base.ipynb #16714944
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,9 +20,10 @@ from ..models.base import check_features
 
 # %% auto #0
 __all__ = ['lightgbm_classes', 'xgboost_classes', 'catboost_classes', 'forest_classes', 'tree_classes', 'linear_classes',
-           'keras_classes', 'explainers', 'is_a', 'steps_of', 'margins', 'output_position', 'margin', 'columns_of_fit',
-           'model_columns', 'model_width', 'check_columns', 'check_gaps', 'check_fitted', 'model_frame',
-           'AdditivityError', 'additivity_error', 'check_additivity', 'Attribution', 'methods', 'explainer_for']
+           'keras_classes', 'explainers', 'is_a', 'steps_of', 'network_input', 'margins', 'output_position', 'margin',
+           'columns_of_fit', 'model_columns', 'model_width', 'check_columns', 'check_gaps', 'check_fitted',
+           'model_frame', 'AdditivityError', 'additivity_error', 'check_additivity', 'Attribution', 'methods',
+           'explainer_for', 'quiet', 'explain_by']
 
 # %% ../../nbs/69_explain.base.ipynb #db50a04e
 def is_a(
@@ -52,6 +53,13 @@ keras_classes = ("keras.src.models.model.Model",)
 # %% ../../nbs/69_explain.base.ipynb #321170b0
 _raw = [(lightgbm_classes, {"raw_score": True}), (xgboost_classes, {"output_margin": True}), (catboost_classes, {"prediction_type": "RawFormulaVal"})]
 
+def network_input(
+    model:Any,        # a Keras model
+    X:pd.DataFrame,   # n rows; of a model that takes windows, w x f columns, those of the oldest step first
+)->np.ndarray:        # n x f or n x w x f, float32
+    "Rows in the shape that a network takes"
+    return np.asarray(X, "float32").reshape(len(X), *model.input_shape[1:])
+
 def _trees_averaged(model:Any)->int:
     "By how many a LightGBM model divides its raw score: the trees of a random forest, else 1"
     booster = getattr(model, "booster_", model)
@@ -63,9 +71,10 @@ def margins(
     X:pd.DataFrame,   # n rows, columns as in the fit
 )->np.ndarray:        # n x outputs
     "What the model adds up for each row and output"
+    if len(steps_of(model)) > 1: return margins(steps_of(model)[-1], model[:-1].transform(X))
     asked = next((option for kinds, option in _raw if is_a(model, kinds)), None)
     if asked: values = model.predict(X, **asked)
-    elif is_a(model, keras_classes): values = model.predict(X.to_numpy("float32"), verbose=0)
+    elif is_a(model, keras_classes): values = model.predict(network_input(model, X), verbose=0)
     else: values = next((getattr(model, how) for how in ("decision_function", "predict_proba", "predict") if hasattr(model, how)), model)(X)
     return np.asarray(values, float).reshape(len(X), -1)/(_trees_averaged(model) if is_a(model, lightgbm_classes) else 1)
 
@@ -205,6 +214,7 @@ class Attribution:
     base:float|np.ndarray    # what the values start from, in the margin's unit; n numbers when each prediction has its own
     facts:dict = field(default_factory=dict)    # of the whole call: the route taken, the reason of a gap, a number of samples
     by_row:dict = field(default_factory=dict)   # name -> n numbers, one per prediction: a surrogate's R2, its stability
+    def __getitem__(self, place): return (self.values, self.base)[place]   # values, base = tree_shap(model, X)
 
 # %% ../../nbs/69_explain.base.ipynb #dfb3cf05
 explainers = Registry("explainer", package="alphaplus_ml.explain")
@@ -226,3 +236,20 @@ def explainer_for(
         kinds = "; ".join(explainers.facts(name)["kinds"] for name in family)
         raise InputError(f"Some {method} explainer fits the model", type(steps_of(model)[-1]).__name__, f"There are explainers for: {kinds}.")
     return fits[0]
+
+# %% ../../nbs/69_explain.base.ipynb #c52b8adb
+def quiet(
+    rows:int,  # explained since it was told last
+)->None:
+    "What is told of the progress when nobody asks"
+
+def explain_by(
+    name:str,            # of an explainer in the registry
+    model:Any,           # a fitted model
+    X:pd.DataFrame,      # n rows to explain
+    background:pd.DataFrame|None=None,  # rows to compare with
+    **options,           # what an explainer may be told; None leaves its default
+)->Attribution:
+    "What an explainer says"
+    known = inspect.signature(explainers[name]).parameters
+    return explainers[name](model, X, background, **{key: value for key, value in options.items() if key in known and value is not None})
