@@ -12,9 +12,9 @@ import pandas as pd
 from pydantic import Field, field_serializer, field_validator
 
 from ..config import Config
-from ..core import InputError, Recorder, child_seed, fingerprint, new_id, unknown_name
-from .base import Attribution, additivity_error, explainer_for, explainers, margin, methods, model_frame
-from .explanation import Explanation
+from ..core import InputError, Recorder, child_seed, fingerprint, unknown_name
+from .base import Attribution, explainer_for, explainers, margin, methods, model_frame
+from .explanation import Explanation, explanation_from
 
 # %% auto #0
 __all__ = ['ModelInterpretabilityConfig', 'chosen_rows', 'explain_model_prediction']
@@ -50,12 +50,9 @@ def chosen_rows(
 
 # %% ../../nbs/73a_explain.explain.ipynb #a9cff9ef
 def _explanation(model, X, config, computed, names, background_rows)->Explanation:
-    "The computed values as frames on the rows' index, with what they explain"
-    values = {method: pd.DataFrame(found.values, X.index, X.columns) for method, found in computed.items()}
-    base, margins = computed["shap"].base, margin(model, model_frame(model, X))
-    return Explanation(values=values, base_value=base, prediction=pd.Series(margins, X.index, name="prediction"), features=X,
-                       additivity_error=additivity_error(values["shap"], base, margins), explainers=names, background_rows=background_rows,
-                       model_name=config.model_name, model_version=config.model_version, explanation_id=new_id(), seed=config.seed)
+    "The methods' answers with what they explain"
+    return explanation_from(computed, X, margin(model, model_frame(model, X)), names, background_rows=background_rows,
+                            model_name=config.model_name, model_version=config.model_version, seed=config.seed)
 
 # %% ../../nbs/73a_explain.explain.ipynb #36714885
 def explain_model_prediction(
