@@ -154,7 +154,7 @@ def global_frame(
         "feature_importance_rank": _place_column(next(iter(means.values())).to_frame().T), "interpretation_type": "global",
         "sample_id": None, "metadata": _objects([global_metadata(explanation)]*len(names))})
 
-# %% ../../nbs/72d_explain.records.ipynb #36e6d765
+# %% ../../nbs/72d_explain.records.ipynb #64526606
 def _plain_column(column):
     "A column's values in plain Python, None where there is none"
     values = column.to_numpy(object) if column.dtype != object else column.to_numpy(copy=True)
@@ -165,5 +165,5 @@ def records(
     frame:pd.DataFrame,  # any index, which is left out
 )->list[dict]:           # per row, value by column: plain Python values, None where the frame has NaN
     "A frame's rows as they are written to a database"
-    columns = [_plain_column(frame[name]) for name in frame]
-    return [dict(zip(frame.columns, row)) for row in zip(*columns)]
+    names = list(frame.columns)   # a pandas Index is slow to walk, and this is walked once per row
+    return [dict(zip(names, row)) for row in zip(*(_plain_column(frame[name]) for name in names))]
