@@ -15,7 +15,8 @@ from .config import Config
 from .core import Recorder, child_seed, new_id
 from .evaluation.comparison import ComparisonResult, compare_models
 from .evaluation.portfolio import portfolio_returns
-from .explain.explain import Explanation, ModelInterpretabilityConfig, explain_model_prediction
+from .explain.explain import ModelInterpretabilityConfig, explain_model_prediction
+from .explain.explanation import Explanation
 from .features.drift import drift_reference, feature_drift
 from .features.catalogue import feature_catalogue
 from .features.engine import build_features

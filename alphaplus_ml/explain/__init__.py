@@ -13,6 +13,6 @@ __all__ = []
 # %% ../../nbs/64_explain.init.ipynb #b6841d12
 __getattr__, __dir__ = lazy_names(__name__, {
     "tree_shap":"alphaplus_ml.explain.shap_values", "linear_shap":"alphaplus_ml.explain.shap_values",
-    "ModelInterpretabilityConfig":"alphaplus_ml.explain.explain", "Explanation":"alphaplus_ml.explain.explain",
+    "ModelInterpretabilityConfig":"alphaplus_ml.explain.explain", "Explanation":"alphaplus_ml.explain.explanation",
     "explain_model_prediction":"alphaplus_ml.explain.explain",
 })
