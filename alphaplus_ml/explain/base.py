@@ -22,7 +22,8 @@ from ..models.base import check_features
 __all__ = ['lightgbm_classes', 'xgboost_classes', 'catboost_classes', 'forest_classes', 'tree_classes', 'linear_classes',
            'keras_classes', 'explainers', 'is_a', 'steps_of', 'output_position', 'margin', 'model_columns',
            'check_columns', 'check_gaps', 'check_fitted', 'model_frame', 'AdditivityError', 'additivity_error',
-           'check_additivity', 'Attribution', 'methods', 'explainer_for']
+           'check_additivity', 'Attribution', 'methods', 'explainer_for', 'flatten_windows', 'WindowModel',
+           'over_windows']
 
 # %% ../../nbs/69_explain.base.ipynb #db50a04e
 def is_a(
@@ -95,6 +96,7 @@ def model_columns(
     "The columns that a model was fitted on"
     if is_a(model, {"lightgbm.basic.Booster"}): names = model.feature_name()
     else: names = getattr(model, "columns_", getattr(model, "feature_names_in_", None))
+    if is_a(model, catboost_classes): names = None if model.feature_names_ == [str(i) for i in range(len(model.feature_names_))] else model.feature_names_
     return None if names is None or list(names) == [f"Column_{i}" for i in range(len(names))] else _names(names)
 
 # %% ../../nbs/69_explain.base.ipynb #2970adaf
@@ -203,3 +205,38 @@ def explainer_for(
         kinds = "; ".join(explainers.facts(name)["kinds"] for name in family)
         raise InputError(f"Some {method} explainer fits the model", type(steps_of(model)[-1]).__name__, f"There are explainers for: {kinds}.")
     return fits[0]
+
+# %% ../../nbs/69_explain.base.ipynb #e9f48abf
+def flatten_windows(
+    windows:np.ndarray,  # n x w x f
+    names,               # of the f features
+    index=None,          # of the n windows, by their last bar; counted from 0 when None
+)->pd.DataFrame:         # n x (f*w), columns "momentum[t-3]" to "momentum[t-0]" feature after feature
+    "Look-back windows as rows of a table"
+    windows, names = np.asarray(windows), list(names)
+    if windows.ndim != 3 or windows.shape[2] != len(names): raise InputError(f"Windows are n x w x f with {len(names)} named features", windows.shape)
+    n, w, f = windows.shape
+    columns = [f"{name}[t-{w - 1 - step}]" for name in names for step in range(w)]
+    return pd.DataFrame(windows.transpose(0, 2, 1).reshape(n, f*w), index, columns)
+
+# %% ../../nbs/69_explain.base.ipynb #58920ade
+@dataclass(frozen=True)
+class WindowModel:
+    "A sequence model as a function of flattened windows"
+    model:Any      # a Keras model, anything with predict, or a function; asked about n x w x f
+    n_steps:int    # w
+
+    def __call__(self, rows):
+        flat = np.asarray(rows, float)
+        if flat.shape[1] % self.n_steps: raise InputError(f"Rows of windows have {self.n_steps} columns per feature", flat.shape[1], "Use flatten_windows.")
+        windows = flat.reshape(len(flat), -1, self.n_steps).transpose(0, 2, 1)
+        if is_a(self.model, keras_classes): return self.model.predict(windows.astype("float32"), batch_size=1024, verbose=0)
+        return getattr(self.model, "predict", self.model)(windows)
+
+def over_windows(
+    model:Any,      # a sequence model: a Keras model, anything with predict, or a function of n x w x f
+    n_steps:int,    # w, the bars of a window
+)->WindowModel:     # takes what flatten_windows makes
+    "A sequence model that every explainer can ask"
+    if n_steps < 1: raise InputError("A window has at least one bar", n_steps)
+    return WindowModel(model, n_steps)
