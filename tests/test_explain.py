@@ -296,7 +296,7 @@ specimens = {"tree": lambda X, y: boosted(X, y), "linear": lambda X, y: make_pip
              "constant": lambda X, y: DummyRegressor().fit(X, y), "booster": lambda X, y: make_model("xgboost", n_estimators=10).fit(X, y)}
 
 
-@pytest.mark.parametrize("name", list(explainers))
+@pytest.mark.parametrize("name", [name for name in explainers if explainers.facts(name)["method"] == "shap"])
 def test_explainer_contract(name):
     facts = explainers.facts(name)
     assert facts["method"] and facts["kinds"] and all("." in path for path in facts["classes"])
@@ -467,7 +467,7 @@ def refusals():
     call = explain_model_prediction
     config = ModelInterpretabilityConfig
     return {
-        "unknown method": (lambda: config(methods=("limee",)), "No method of explanation.*shap"),
+        "unknown method": (lambda: config(methods=("limee",)), "No method of explanation.*mean lime"),
         "no method": (lambda: config(methods=()), "at least 1"),
         "no samples": (lambda: config(n_samples=0), "n_samples"),
         "unknown field": (lambda: config(n_sample=3), "n_sample"),

@@ -23,7 +23,7 @@ __all__ = ['lightgbm_classes', 'xgboost_classes', 'catboost_classes', 'forest_cl
            'keras_classes', 'explainers', 'is_a', 'steps_of', 'network_input', 'margins', 'output_position', 'margin',
            'columns_of_fit', 'model_columns', 'model_width', 'check_columns', 'check_gaps', 'check_fitted',
            'model_frame', 'AdditivityError', 'additivity_error', 'check_additivity', 'Attribution', 'methods',
-           'explainer_for', 'quiet', 'explain_by']
+           'explainer_for', 'quiet', 'explain_by', 'flatten_windows', 'WindowModel', 'over_windows']
 
 # %% ../../nbs/69_explain.base.ipynb #db50a04e
 def is_a(
@@ -55,10 +55,11 @@ _raw = [(lightgbm_classes, {"raw_score": True}), (xgboost_classes, {"output_marg
 
 def network_input(
     model:Any,        # a Keras model
-    X:pd.DataFrame,   # n rows; of a model that takes windows, w x f columns, those of the oldest step first
+    X:pd.DataFrame,   # n rows; of a network that takes windows, as flatten_windows lays them out
 )->np.ndarray:        # n x f or n x w x f, float32
     "Rows in the shape that a network takes"
-    return np.asarray(X, "float32").reshape(len(X), *model.input_shape[1:])
+    rows, shape = np.asarray(X, "float32"), model.input_shape[1:]
+    return rows if len(shape) == 1 else rows.reshape(len(rows), shape[1], shape[0]).transpose(0, 2, 1)
 
 def _trees_averaged(model:Any)->int:
     "By how many a LightGBM model divides its raw score: the trees of a random forest, else 1"
@@ -253,3 +254,37 @@ def explain_by(
     "What an explainer says"
     known = inspect.signature(explainers[name]).parameters
     return explainers[name](model, X, background, **{key: value for key, value in options.items() if key in known and value is not None})
+
+# %% ../../nbs/69_explain.base.ipynb #e9f48abf
+def flatten_windows(
+    windows:np.ndarray,  # n x w x f
+    names,               # of the f features
+    index=None,          # of the n windows, by their last bar; counted from 0 when None
+)->pd.DataFrame:         # n x (f*w), columns "momentum[t-3]" to "momentum[t-0]" feature after feature
+    "Look-back windows as rows of a table"
+    windows, names = np.asarray(windows), list(names)
+    if windows.ndim != 3 or windows.shape[2] != len(names): raise InputError(f"Windows are n x w x f with {len(names)} named features", windows.shape)
+    n, w, f = windows.shape
+    columns = [f"{name}[t-{w - 1 - step}]" for name in names for step in range(w)]
+    return pd.DataFrame(windows.transpose(0, 2, 1).reshape(n, f*w), index, columns)
+
+# %% ../../nbs/69_explain.base.ipynb #58920ade
+@dataclass(frozen=True)
+class WindowModel:
+    "A sequence model as a function of flattened windows"
+    model:Any      # anything with predict, or a function; asked about n x w x f
+    n_steps:int    # w
+
+    def __call__(self, rows):
+        flat = np.asarray(rows, float)
+        if flat.shape[1] % self.n_steps: raise InputError(f"Rows of windows have {self.n_steps} columns per feature", flat.shape[1], "Use flatten_windows.")
+        windows = flat.reshape(len(flat), -1, self.n_steps).transpose(0, 2, 1)
+        return getattr(self.model, "predict", self.model)(windows)
+
+def over_windows(
+    model:Any,      # a sequence model: anything with predict, or a function of n x w x f; a Keras model needs no wrapper
+    n_steps:int,    # w, the bars of a window
+)->WindowModel:     # takes what flatten_windows makes
+    "A sequence model that every explainer can ask"
+    if n_steps < 1: raise InputError("A window has at least one bar", n_steps)
+    return WindowModel(model, n_steps)

@@ -62,7 +62,7 @@ def _gradients(model:Any, rows:np.ndarray, label:Any)->np.ndarray:
         output = outputs[:, output_position(model, label, outputs.shape[1])]
     return tape.gradient(output, inputs).numpy()
 
-# %% ../../nbs/70a_explain.shap_samples.ipynb #64f32d53
+# %% ../../nbs/70a_explain.shap_samples.ipynb #c232e996
 @explainers.register("gradients", method="shap", kinds="Keras networks, with a background", classes=keras_classes)
 def gradient_shap(
     model:Any,             # a Keras network
@@ -86,7 +86,7 @@ def gradient_shap(
     for i, row in enumerate(rows):
         starts = others[rng.integers(len(others), size=n_draws)]
         way = rng.random(n_draws, np.float32).reshape(-1, *[1]*row.ndim)
-        values[i] = ((row - starts)*_gradients(model, starts + way*(row - starts), label)).mean(axis=0).ravel()
+        values[i] = ((row - starts)*_gradients(model, starts + way*(row - starts), label)).mean(axis=0).T.ravel()   # of windows, feature after feature
         progress(1)
     base, sums = float(margin(model, background, label).mean()), margin(model, X, label)
     error = np.abs(values.sum(axis=1) + base - sums)
