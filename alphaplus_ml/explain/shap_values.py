@@ -53,7 +53,7 @@ def _by_library(model:Any, X:pd.DataFrame, position:int, interactions:bool)->np.
         rows = X if booster.feature_names is None else X.set_axis(booster.feature_names, axis=1)
         asked, inner = {"pred_interactions" if interactions else "pred_contribs": True}, 2 if interactions else 1
         found = booster.predict(need("xgboost").DMatrix(rows), **asked)
-    else: found, inner = model.get_feature_importance(need("catboost").Pool(X), type="ShapInteractionValues" if interactions else "ShapValues"), 2 if interactions else 1
+    else: found, inner = model.get_feature_importance(need("catboost").Pool(X, cat_features=model.get_cat_feature_indices()), type="ShapInteractionValues" if interactions else "ShapValues"), 2 if interactions else 1
     return np.asarray(found[:, position] if found.ndim > inner + 1 else found, float)
 
 
