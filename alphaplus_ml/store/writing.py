@@ -153,7 +153,8 @@ def insert_blocks(
     moment, written = utc_now(), 0
     for columns in blocks:
         n = len(next(iter(columns.values())))
-        insert(connection, table, {**columns, "timestamp": [own or moment for own in columns.get("timestamp", [None]*n)]})
+        moments = [own or moment for own in columns.get("timestamp", [None]*n)]
+        insert(connection, table, {name: values for name, values in {**columns, "timestamp": moments}.items() if values.count(None) < n})
         written += n
     return written
 
