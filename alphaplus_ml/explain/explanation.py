@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +42,7 @@ class Attributions:
     model_version:str = "1"                        # the model's version in the records
     explanation_id:str = field(default_factory=new_id)  # sorts by time; a prediction's id is this one, a hyphen and the row's position
     seed:int = 0                                   # of the scatter of plots
+    cached:bool = False                            # whether it was read from rows on record instead of computed
 
     def method(self, name:str|None=None,  # one of the methods; the first when None
     )->str:
@@ -120,6 +121,10 @@ class Parts(Courses):
         "An explanation that is made from this one"
         facts = {method: {**self.facts.get(method, {}), "part_of": self.explanation_id} for method in self.values}
         return replace(self, **{"facts": facts, "explanation_id": new_id(), **changes})
+    def _rows(self, wanted):
+        "The fields that some of the rows have"
+        cut = lambda held: {name: one.iloc[wanted] if hasattr(one, "iloc") else one for name, one in held.items()}
+        return {**{name: cut(getattr(self, name)) for name in ("values", "base_values", "by_row")}, "prediction": self.prediction.iloc[wanted], "features": self.features.iloc[wanted]}
     def select(self,
         rows,  # n booleans, or labels of the index in any order
     )->Explanation:
@@ -128,8 +133,7 @@ class Parts(Courses):
         if wanted.dtype != bool: wanted = index.isin(list(rows))
         if wanted.shape != index.shape: raise InputError(f"A mask has one boolean for each of the {len(index)} rows", wanted.shape)
         if not wanted.any(): raise InputError("A part of an explanation has at least one row", "none of these rows", f"The first label is {index[0]!r}.")
-        cut = lambda held: {name: one[wanted] if hasattr(one, "index") else one for name, one in held.items()}
-        return self._part(values=cut(self.values), base_values=cut(self.base_values), by_row=cut(self.by_row), prediction=self.prediction[wanted], features=self.features[wanted])
+        return self._part(**self._rows(wanted))
     def between(self,
         start=None,  # first timestamp; the earliest when None
         end=None,    # last timestamp, included; the latest when None
@@ -276,6 +280,12 @@ class Explanation(Closeups):
     def rows(self)->list[dict]:        # n * f + f rows, value by column
         "The table's rows: every local one, then the global ones"
         return records(local_frame(self)) + records(global_frame(self))
+    def blocks(self,
+        size:int=2000,            # predictions in a block
+    )->Iterator[pd.DataFrame]:    # rows of the table, every local one, then the global ones
+        "The same rows block by block, for a recorder: those of a hundred thousand predictions are too many to hold at once"
+        for start in range(0, len(self.features), size): yield local_frame(replace(self, **self._rows(slice(start, start + size))), start)
+        yield global_frame(self)
     def to_html(self,
         path:str|Path|None=None,  # the file to write; when None the page is returned instead
         row=None,                 # the prediction that is shown closely: a position or a label; the largest in size when None
