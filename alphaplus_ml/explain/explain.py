@@ -5,8 +5,6 @@
 # %% ../../nbs/73c_explain.explain.ipynb #6b2ab68a
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ from pydantic import Field, field_serializer, field_validator
 
 from ..config import Config
 from ..core import InputError, Recorder, child_seed, fingerprint, need, unknown_name
-from .base import explain_by, explainer_for, explainers, margin, methods, model_frame, quiet
+from .base import explain_by, explainer_for, explainers, margin, methods, model_frame
 from .cache import explanation_key, recorded_explanation
 from .explanation import Explanation, explanation_from
 
@@ -75,18 +73,16 @@ def _chosen_explainers(model:Any, config:ModelInterpretabilityConfig)->dict[str,
     "Method to the name of its explainer"
     return {method: config.explainers.get(method) or explainer_for(model, method) for method in config.methods}
 
-@contextmanager
-def _progress_bar(total:int, show:bool)->Iterator[Callable[[int], None]]:
-    "A function that is told how many rows have been explained"
-    if not show: yield quiet; return
-    with need("tqdm").tqdm(total=total, unit="row", desc="explaining") as bar: yield lambda rows: bar.update(rows) and None
-
 # %% ../../nbs/73c_explain.explain.ipynb #c3a74325
 def _computed(model:Any, X:pd.DataFrame, background:pd.DataFrame|None, config:ModelInterpretabilityConfig, names:dict[str, str], progress:bool)->dict:
     "What each method says"
     options = config.model_dump(exclude={"methods", "explainers", "background"})
-    with _progress_bar(len(X)*len(names), progress) as told:
-        return {method: explain_by(name, model, X, background, **options, progress=told) for method, name in names.items()}
+    found = {}
+    with need("tqdm").tqdm(total=len(X)*len(names), unit="row", desc="explaining", disable=not progress) as bar:
+        for method, name in names.items():
+            found[method] = explain_by(name, model, X, background, **options, progress=bar.update)
+            bar.update(len(X)*len(found) - bar.n)   # an explainer that is done at once does not tell
+    return found
 
 _changes_nothing = {"n_jobs", "cache", "n_samples", "background"}   # not what an explanation depends on, or known from the rows
 
