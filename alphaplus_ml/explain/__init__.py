@@ -14,5 +14,5 @@ __all__ = []
 __getattr__, __dir__ = lazy_names(__name__, {
     "tree_shap":"alphaplus_ml.explain.shap_values", "linear_shap":"alphaplus_ml.explain.shap_values",
     "ModelInterpretabilityConfig":"alphaplus_ml.explain.explain", "Explanation":"alphaplus_ml.explain.explanation",
-    "explain_model_prediction":"alphaplus_ml.explain.explain",
+    "explain_model_prediction":"alphaplus_ml.explain.explain", "explanation_drift":"alphaplus_ml.explain.drift",
 })
