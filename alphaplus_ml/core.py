@@ -13,16 +13,18 @@ import secrets
 from datetime import datetime, timezone
 from difflib import get_close_matches
 from importlib.metadata import version
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 
 # %% auto #0
-__all__ = ['extras', 'AlphaplusError', 'InputError', 'UnknownNameError', 'MissingPackageError', 'LeakageError', 'DatabaseError',
-           'RunError', 'need', 'lazy_names', 'unknown_name', 'import_modules', 'Registry', 'child_seed', 'utc_now',
-           'new_id', 'fingerprint', 'Result', 'Recorder', 'MemoryRecorder']
+__all__ = ['extras', 'Rows', 'AlphaplusError', 'InputError', 'UnknownNameError', 'MissingPackageError', 'LeakageError',
+           'DatabaseError', 'RunError', 'need', 'lazy_names', 'unknown_name', 'import_modules', 'Registry',
+           'child_seed', 'utc_now', 'new_id', 'fingerprint', 'Result', 'Recorder', 'plain_values', 'records',
+           'row_blocks', 'MemoryRecorder']
 
 # %% ../nbs/00_core.ipynb #abafc175
 __version__ = version("alphaplus_ml")
@@ -205,6 +207,8 @@ def fingerprint(
     return digest.hexdigest()[:16]
 
 # %% ../nbs/00_core.ipynb #0b71182a
+Rows = list[dict]|pd.DataFrame|Iterable   # what a recorder takes: a block of rows, or an iterator of blocks
+
 @runtime_checkable
 class Result(Protocol):
     "A finished piece of work that knows its table and its rows"
@@ -217,9 +221,9 @@ class Recorder(Protocol):
     "Where rows go: a database, a tracked run, or a dictionary"
     def append(self,
         table:str,        # name of the table that grows
-        rows:list[dict],  # one dictionary per row, keyed by column
+        rows:Rows,        # a dictionary per row, keyed by column; or a frame; or an iterator of either in blocks
     )->int:               # how many rows were written
-        "Add rows to a table"
+        "Add rows to a table, all or none"
     def update(self,
         table:str,    # name of the table that holds the rows
         key:dict,     # columns and the values that select the rows
@@ -232,6 +236,34 @@ class Recorder(Protocol):
     )->pd.DataFrame:      # one line per row
         "The rows of a table that match the filters"
 
+# %% ../nbs/00_core.ipynb #f2e165c9
+def plain_values(
+    series:pd.Series,  # n values of any type
+)->list:               # n values of Python's types, None where the series has a gap
+    "A column as Python's own values"
+    return (series.astype(object).where(series.notna(), None) if series.hasnans else series).tolist()
+
+def records(
+    frame:pd.DataFrame,  # any index, which is left out
+)->list[dict]:           # per row, value by column: Python's own values, None where the frame has a gap
+    "A frame's rows as dictionaries"
+    names = frame.columns.tolist()
+    return [dict(zip(names, row)) for row in zip(*(plain_values(column) for _, column in frame.items()))]
+
+# %% ../nbs/00_core.ipynb #6bc09091
+def row_blocks(
+    rows:Rows,         # a list of dictionaries, a frame, or an iterator of lists, of frames or of dictionaries
+    size:int=20_000,   # at most so many rows in a block
+)->Iterator[list|pd.DataFrame]:  # lists and frames, none of them empty
+    "Rows in blocks that fit into memory"
+    if isinstance(rows, pd.DataFrame): yield from (rows.iloc[start:start + size] for start in range(0, len(rows), size))
+    elif isinstance(rows, Sequence): yield from (rows[start:start + size] for start in range(0, len(rows), size))
+    elif isinstance(rows, Mapping) or not isinstance(rows, Iterable):
+        raise InputError("Rows are a list of dictionaries, a frame, or an iterator of these", type(rows).__name__, "Put a single row in a list.")
+    else:
+        rows = iter(rows)
+        for first in rows: yield from [[first, *islice(rows, size - 1)]] if isinstance(first, Mapping) else row_blocks(first, size)
+
 # %% ../nbs/00_core.ipynb #e4400674
 class MemoryRecorder:
     "A recorder that keeps its rows in memory"
@@ -240,12 +272,13 @@ class MemoryRecorder:
         def fits(value, wanted): return value in wanted if isinstance(wanted, list) else value == wanted
         return [row for row in self.tables.get(table, []) if all(fits(row.get(k), v) for k, v in key.items())]
     def append(self,
-        table:str,        # a table's name
-        rows:list[dict],  # one dictionary per row
-    )->int:               # how many rows were written
-        "Add rows to a table"
-        self.tables.setdefault(table, []).extend(dict(row) for row in rows)
-        return len(rows)
+        table:str,  # a table's name
+        rows:Rows,  # a dictionary per row, or a frame, or an iterator of either in blocks
+    )->int:         # how many rows were written
+        "Add rows to a table, all or none"
+        new = [dict(row) for block in row_blocks(rows) for row in (records(block) if isinstance(block, pd.DataFrame) else block)]
+        self.tables.setdefault(table, []).extend(new)
+        return len(new)
     def update(self,
         table:str,    # a table's name
         key:dict,     # the columns and values that select the rows; a list selects any of its values

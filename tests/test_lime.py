@@ -158,10 +158,19 @@ def test_the_words_of_a_bin_hold_for_its_values(values):
     words, bins = bin_conditions(frame, frame).x, module._bin_numbers(frame.to_numpy(), module._quartiles(frame.x.to_numpy())[None])[:, 0]
     assert words.str.startswith("x is missing").equals(frame.x.isna())
     assert pd.Series(bins).groupby(words.to_numpy()).nunique().max() == 1 or len(set(words)) < len(set(bins)), "one text, one bin"
-    rounded = frame.x.map(lambda value: float(f"{value:.3g}"))
+    rounded = frame.x.map(lambda value: float(f"{value:.4g}"))
     for value, text in zip(rounded, words):
         if "missing" in text or "has a value" in text: continue
-        assert eval(text.replace("<", "<=").replace("<==", "<=").replace(">", ">="), {"x": value}), (value, text)   # up to the three digits that are shown
+        assert eval(text.replace("<", "<=").replace("<==", "<=").replace(">", ">="), {"x": value}), (value, text)   # up to the four digits that are shown
+
+
+def test_the_words_of_the_four_bins():
+    known = pd.DataFrame({"x": [1., 2., 3., 4., 5.], "flag": [0., 0., 0., 0., 1.], "gap": np.nan})
+    rows = pd.DataFrame({"x": [2., 2.5, 4., 4.5, np.nan], "flag": [0., 1., -1., np.nan, 0.], "gap": [1., np.nan, 1., 1., 1.]}, index=list("abcde"))
+    words = bin_conditions(rows, known)
+    assert words.x.tolist() == ["x <= 2", "2 < x <= 3", "3 < x <= 4", "x > 4", "x is missing"] and list(words.index) == list("abcde")
+    assert words.flag.tolist() == ["flag <= 0", "flag > 0", "flag <= 0", "flag is missing", "flag <= 0"]
+    assert words.gap.tolist() == ["gap has a value", "gap is missing", *["gap has a value"]*3]
 
 
 # --- what a line is about ---
@@ -231,18 +240,22 @@ def test_errors_go_together_only_when_shared():
     assert together > 0.99 and abs(apart) < 0.6
 
 
-def test_stability_is_the_correlation_around_zero_of_the_seeds_values():
+def test_several_seeds_are_averaged_and_their_agreement_is_the_correlation_around_zero():
     rows, options = X.head(4), dict(n_perturbations=300)
     found = lime_values(boosted, rows, X, n_seeds=3, **options)
-    slopes = np.zeros((3, 4, 8))
+    slopes, others = np.zeros((3, 4, 8)), np.zeros((3, 4, 3))
     space = module._Bins.of(X.to_numpy())
     for turn in range(3):
         drawn, values = space.draw(np.random.default_rng([0, turn]), 299)
         for place, row in enumerate(rows.to_numpy()):
             same = np.vstack([np.ones(8), (drawn == module._bin_numbers(row[None], space.edges).T).T])
             weights = np.exp(-(1 - same).sum(axis=1)/(2*.5625*8))
-            slopes[turn, place] = Ridge(alpha=1).fit(same, ask(np.vstack([row, values])), weights).coef_
+            answers = ask(np.vstack([row, values]))
+            line = Ridge(alpha=1).fit(same, answers, weights)
+            slopes[turn, place], others[turn, place] = line.coef_, [line.intercept_, line.predict(np.ones((1, 8)))[0], line.score(same, answers, weights)]
     np.testing.assert_allclose(found.values, slopes.mean(axis=0), atol=1e-10)
+    told = np.column_stack([found.by_row[name] for name in ("intercept", "local_prediction", "surrogate_r2")])
+    np.testing.assert_allclose(told, others.mean(axis=0), atol=1e-10)
     cosine = lambda a, b: a @ b/np.sqrt(a @ a*(b @ b))
     wanted = [np.mean([cosine(slopes[i, k], slopes[j, k]) for i, j in ((0, 1), (0, 2), (1, 2))]) for k in range(4)]
     np.testing.assert_allclose(found.by_row["stability"], wanted, atol=1e-10)
@@ -271,6 +284,13 @@ def test_what_the_background_never_meets_has_no_value():
     found = lime_values(boosted, row, X, n_perturbations=500)
     assert np.array_equal(np.isnan(found.values), np.isnan(row.to_numpy()))
     assert found.facts["reason"] == "values in a bin that holds no background row: 1"
+    space = module._Bins.of(X.to_numpy())
+    drawn, values = space.draw(np.random.default_rng([0, 0]), 499)
+    same = np.vstack([np.ones(8), (drawn == module._bin_numbers(row.to_numpy()[:1], space.edges).T).T])[:, 1:]     # the line goes through the other features
+    weights = np.exp(-(1 - same).sum(axis=1)/(2*.5625*8))
+    line = Ridge(alpha=1).fit(same, ask(np.vstack([row.to_numpy()[0], values])), weights)
+    alone = lime_values(boosted, row.head(1), X, n_perturbations=500, n_seeds=1)
+    np.testing.assert_allclose([*alone.values[0, 1:], *alone.by_row["local_prediction"]], [*line.coef_, line.predict(np.ones((1, 7)))[0]], atol=1e-10)
     constant = X.assign(x7=3.)
     for discretize in (True, False):
         found = lime_values(lambda rows: rows.x0 + rows.x7, constant.head(3).assign(x7=[3., 4., 3.]), constant, n_perturbations=500, discretize_continuous=discretize)
@@ -288,7 +308,7 @@ def test_a_model_that_says_one_thing_adds_nothing():
     found = lime_values(lambda rows: np.full(len(rows), 0.1), X.head(3), X, n_perturbations=500)
     assert (found.values == 0).all() and np.allclose(found.base, 0.1, rtol=1e-15)
     assert np.isnan(found.by_row["surrogate_r2"]).all() and np.isnan(found.by_row["stability"]).all()
-    assert found.facts["reason"] == "rows without R2, because the model answers their random rows all alike: 3"
+    assert found.facts["reason"] == "rows without R2, because the model answers their perturbations all alike: 3"
 
 
 def test_a_row_far_from_everything_has_no_explanation():
@@ -296,7 +316,7 @@ def test_a_row_far_from_everything_has_no_explanation():
     found = lime_values(boosted, far, X, n_perturbations=500, discretize_continuous=False)
     assert np.isnan(found.values[1]).all() and np.isfinite(found.values[0]).all() and np.isnan(found.base[1])
     assert all(np.isnan(numbers[1]) and np.isfinite(numbers[0]) for numbers in found.by_row.values())
-    assert "so far from the background" in found.facts["reason"]
+    assert found.facts["reason"] == "rows so far from the background that all perturbations together weigh less than the row itself: 1"
     assert np.isfinite(lime_values(boosted, far, X, n_perturbations=500).values).all(), "bins have no far"
 
 

@@ -9,7 +9,9 @@ import sys
 import textwrap
 import threading
 import time
+import tracemalloc
 from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -23,6 +25,7 @@ from alphaplus_ml.config import sqlite_url
 from alphaplus_ml.core import DatabaseError, InputError
 from alphaplus_ml.store.database import Database, revisions
 from alphaplus_ml.store.schema import tables
+from alphaplus_ml.store.writing import fit, fit_column
 
 designed = {
     "hyperparameter_optimization": """model_name VARCHAR, optimization_id VARCHAR, trial_number INTEGER, hyperparameters JSONB, objective_value FLOAT,
@@ -373,19 +376,161 @@ def test_a_first_connection_waits_for_another_writer(tmp_path):
     other.close()
 
 
-def test_a_killed_writer_leaves_nothing(empty_url, tmp_path):
+def blocks_of(n, size, fails_at=None, name="r"):
+    "Frames and lists in turn, as a generator makes them"
+    for k in range(n):
+        if k == fails_at: raise ZeroDivisionError(f"block {k}")
+        ids = [f"{name}{k}-{i}" for i in range(size)]
+        yield pd.DataFrame({"experiment_id": ids, "duration_seconds": float(k)}) if k % 2 else [{"experiment_id": one, "tags": {"k": k}} for one in ids]
+
+
+def test_rows_come_from_an_iterator(database):
+    assert database.append("ml_experiments", blocks_of(4, 30)) == 120 and database.append("ml_experiments", ({"experiment_id": f"one{i}"} for i in range(50))) == 50
+    back = database.frame("ml_experiments").iloc[1:]   # without the default row
+    assert back.experiment_id.tolist() == [f"r{k}-{i}" for k in range(4) for i in range(30)] + [f"one{i}" for i in range(50)]   # ids in the order of the blocks
+    assert back.timestamp.iloc[:120].nunique() == back.timestamp.iloc[120:].nunique() == 1 and back.duration_seconds.count() == 60
+    assert [tags and tags["k"] for tags in back.tags.iloc[:120:30]] == [0, None, 2, None]
+    assert database.append("ml_experiments", iter([])) == database.append("ml_experiments", [[], pd.DataFrame()].__iter__()) == database.append("ml_experiments", []) == 0
+
+
+def test_an_iterator_is_all_or_none(database):
+    for rows, error in ((blocks_of(4, 30, fails_at=3), ZeroDivisionError),                                     # its maker fails
+                        ([*blocks_of(3, 30), [{"experiment_id": "z", "duration_seconds": "long"}]].__iter__(), InputError),   # a value does not fit
+                        (iter([*blocks_of(3, 30), [{"experiment_id": "r0-0"}]]), InputError)):                     # a rule of the table is broken
+        with pytest.raises(error): database.append("ml_experiments", rows)
+        assert database.counts()["ml_experiments"] == 0
+    assert database.append("ml_experiments", blocks_of(4, 30)) == 120
+
+
+def test_large_rows_at_hand_are_all_or_none(database):
+    "More than one block: the mistake shows when others are written"
+    frame = pd.DataFrame({"experiment_id": [f"r{i}" for i in range(45_000)]})
+    for wrong in ({"experiment_id": ["r0"]}, {"experiment_id": ["a\0b"]}):
+        with pytest.raises(InputError): database.append("ml_experiments", pd.concat([frame, pd.DataFrame(wrong)]))
+        assert database.counts()["ml_experiments"] == 0
+    assert database.append("ml_experiments", frame) == 45_000 == database.counts()["ml_experiments"]
+    assert sql(database, "SELECT count(DISTINCT timestamp) FROM ml_experiments WHERE experiment_id <> 'default'") == [(1,)]
+
+
+def test_others_write_while_rows_are_made(database):
+    "The writer's lock is not held while a generator works: what it writes itself would wait for ever"
+    def making():
+        for k, block in enumerate(blocks_of(3, 5)):
+            yield block
+            database.append("ensemble_models", [{"ensemble_name": f"e{k}"}])
+            assert database.counts()["ml_experiments"] == 0
+    assert database.append("ml_experiments", making()) == 15 and database.counts()["ensemble_models"] == 3
+
+
+def test_what_is_wrong_shows_before_rows_are_made(empty_url):
+    def never():
+        raise AssertionError("the rows were made")
+        yield
+    with Database(empty_url) as database:
+        with pytest.raises(DatabaseError, match="upgrade"): database.append("ml_experiments", never())
+        with pytest.raises(InputError, match="ml_experiments"): database.append("ml_experiment", never())
+
+
+@pytest.mark.parametrize("rows", [{"experiment_id": "a"}, "rows", 7, None, [7], lambda: iter([7]), lambda: iter(["row"]), lambda: iter([[{"experiment_id": "a"}], 3.5]), pd.Series(["a"]), lambda: iter([[7]]),
+                                  pd.DataFrame([["a", "b"]], columns=["experiment_id"]*2), pd.DataFrame({"id": [1]}), pd.DataFrame(index=[1])], ids=repr)
+def test_refused_blocks(shared_database, rows):
+    before = shared_database.counts()
+    with pytest.raises(InputError): shared_database.append("ml_experiments", rows() if callable(rows) else rows)
+    assert shared_database.counts().equals(before)
+
+
+def test_a_frame_goes_in_like_its_dictionaries(database):
+    "Whole columns at once, value by value, and with types that have to be looked at: the same rows"
+    shared = {"base": np.float32(0.5), "bad": np.inf}
+    frame = pd.DataFrame({"model_name": pd.array(["a", None, "ü"], dtype="str"), "model_version": pd.Categorical(["1", "2", "1"]), "feature_value": np.array([1.5, np.nan, np.inf], "float32"),
+                          "shap_value": [1, 2, 3], "lime_value": pd.array([1.25, None, 3], "Float64"), "eli5_value": [True, None, 2.5], "prediction_id": [Path("p"), 7, "q"],
+                          "feature_importance_rank": pd.array([1, None, 3], "Int64"), "interpretation_type": None, "metadata": [shared, None, shared],
+                          "timestamp": [pd.Timestamp("2024-01-01", tz="Asia/Tokyo"), None, "2024-01-02"]}, index=[5, 5, 6])
+    before = frame.copy(deep=True)
+    one_by_one = [{name: frame[name].iloc[i] for name in frame} for i in range(3)]
+    for rows in (frame, one_by_one, iter([frame.iloc[:1], one_by_one[1:2], frame.iloc[2:]])): assert database.append("model_interpretability", rows) == 3
+    back = database.frame("model_interpretability").drop(columns="id")
+    groups = [back.iloc[k:k + 3].reset_index(drop=True) for k in (0, 3, 6)]
+    for one in groups: one.loc[1, "timestamp"] = pd.NaT   # the moment of its own write
+    for other in groups[1:]: pd.testing.assert_frame_equal(groups[0], other)
+    first = groups[0]
+    assert first.model_name.tolist()[::2] == ["a", "ü"] and pd.isna(first.model_name[1]) and first.prediction_id.tolist() == ["p", "7", "q"]
+    assert first.feature_value[0] == 1.5 and np.isnan(first.feature_value[1]) and first.feature_value[2] == np.inf and first.eli5_value.tolist()[::2] == [1, 2.5]
+    assert first.metadata[0] == {"base": 0.5, "bad": None, "not_finite": ["bad"]} == first.metadata[2] and first.metadata[1] is None
+    assert first.timestamp[0] == pd.Timestamp("2023-12-31 15:00", tz="UTC") and sql(database, "SELECT count(*) FROM model_interpretability WHERE feature_value IS NULL") == [(3,)]
+    pd.testing.assert_frame_equal(frame, before)
+
+
+columns_by_kind = {"text": tables()["ml_experiments"].c.status, "number": tables()["ml_experiments"].c.duration_seconds, "whole": tables()["transformer_models"].c.batch_size,
+                   "long": tables()["transformer_models"].c.parameters_count, "flag": tables()["transformer_models"].c.is_active, "json": tables()["ml_experiments"].c.tags}
+
+
+@given(kind=st.sampled_from(sorted(columns_by_kind)), data=st.data())
+@settings(deadline=None, max_examples=300)
+def test_a_column_fits_as_its_values_do(kind, data):
+    "The quick way over a whole column says what `fit` says of each value, refusals too"
+    likely = {"text": st.text(st.characters(codec=None)), "number": st.floats(), "whole": st.integers(-2**32, 2**32), "long": st.integers(-2**65, 2**65), "flag": st.booleans(),
+              "json": st.dictionaries(st.text(max_size=3), st.floats())}[kind]
+    values = data.draw(st.lists(st.one_of(likely, likely, likely, st.none()), max_size=6)) + data.draw(st.lists(st.sampled_from([float("nan"), 1, True, "x", 2.0, np.float64(3)]), max_size=1))
+    def outcome(function):
+        try: return "fits", function()
+        except InputError as error: return "refused", str(error)
+    column = columns_by_kind[kind]
+    quick, slow = outcome(lambda: fit_column(column, values)), outcome(lambda: [fit(column, value) for value in values])
+    assert repr(quick) == repr(slow)
+
+
+def killed(code, *arguments, folder):
+    "SIGKILL for a process at the moment when it says that it is ready"
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), *arguments, str(folder)], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (folder/"ready").exists() and process.poll() is None and time.monotonic() < deadline: time.sleep(0.01)
+    assert (folder/"ready").exists(), process.communicate()[1]
+    process.kill()
+    assert process.wait(30) == -9
+
+
+@pytest.mark.parametrize("where", ["while rows are made", "while rows are written"])
+def test_a_killed_writer_leaves_nothing(empty_url, tmp_path, where):
+    code = """
+        import sys, time
+        from pathlib import Path
+        from alphaplus_ml.store import database as module
+        def wait(): Path(sys.argv[2], "ready").touch(); time.sleep(60)
+        def blocks():
+            for k in range(3):
+                yield [{"experiment_id": f"{k}-{i}"} for i in range(1000)]
+                if k == 1 and WHERE == "while rows are made": wait()
+        write = module.insert_blocks
+        def stopped(connection, table, blocks):
+            def some():
+                for k, block in enumerate(blocks):
+                    yield block
+                    if k == 1: wait()   # two blocks are with the database
+            return write(connection, table, some())
+        if WHERE == "while rows are written": module.insert_blocks = stopped
+        module.Database(sys.argv[1]).append("ml_experiments", blocks())
+        """.replace("WHERE", repr(where))
     with Database(empty_url) as database:
         database.upgrade()
-        code = """
-            import os, sys
-            from alphaplus_ml.store.database import Database, fit_rows, insert
-            from alphaplus_ml.store.schema import tables
-            with Database(sys.argv[1]).transaction(writes=True) as connection:
-                insert(connection, tables()["ml_experiments"], fit_rows(tables()["ml_experiments"], [{"experiment_id": "lost"}]))
-                os._exit(9)
-            """
-        assert subprocess.run([sys.executable, "-c", textwrap.dedent(code), empty_url], timeout=60).returncode == 9
-        assert database.counts()["ml_experiments"] == 0 and database.append("ml_experiments", [{"experiment_id": "lost"}]) == 1
+        killed(code, empty_url, folder=tmp_path)
+        assert database.counts()["ml_experiments"] == 0 and database.append("ml_experiments", [{"experiment_id": "0-0"}]) == 1
+        assert database.check() == [] and not [one for one in tmp_path.iterdir() if one.name.startswith("tmp")]   # nothing set aside is left
+
+
+def test_memory_stays_flat(sqlite_database):
+    "A write of ten times the rows needs the memory of one block"
+    def blocks(n):
+        for k in range(n): yield pd.DataFrame({"prediction_id": [f"{k}-{i}" for i in range(2000)], "shap_value": np.random.default_rng(k).normal(size=2000)}).assign(metadata=[{"k": k}]*2000)
+    def peak(n):
+        tracemalloc.start()
+        try:
+            assert sqlite_database.append("model_interpretability", blocks(n)) == 2000*n
+            return tracemalloc.get_traced_memory()[1]
+        finally: tracemalloc.stop()
+    peak(2)   # what is loaded once
+    few, many = peak(3), peak(30)
+    assert many < 1.5*few, (few, many)
 
 
 def test_database_newer_than_the_code(database):

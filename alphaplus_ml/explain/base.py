@@ -88,7 +88,7 @@ def output_position(
     "Which of a model's margins is explained"
     classes = list(getattr(model, "classes_", range(n_outputs)))
     if label is None and n_outputs == 1: return 0
-    if label is None and len(classes) == n_outputs == 2: return 1
+    if label is None and hasattr(model, "classes_") and len(classes) == n_outputs == 2: return 1
     if n_outputs == 1 and label == classes[-1]: return 0
     if n_outputs == 1: raise InputError("A model with one margin explains that one", label, f"Leave the class out{f', or name {classes[-1]!r}' if hasattr(model, 'classes_') else ''}.")
     if label not in classes: raise InputError("Of several margins one is explained, and the class names it", label, f"Name one of {classes}.")

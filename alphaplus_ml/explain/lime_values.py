@@ -181,11 +181,11 @@ def _asker(model:Any, columns:pd.Index, label:Any)->Callable:  # from an array o
         return answers
     return ask
 
-# %% ../../nbs/71_explain.lime_values.ipynb #4258c949
+# %% ../../nbs/71_explain.lime_values.ipynb #5f8fa990
 def _reasons(never:np.ndarray, lonely:np.ndarray, flat:np.ndarray)->dict:
     "What is missing and why; empty when nothing is"
-    reasons = {"values in a bin that holds no background row": never, "rows without R2, because the model answers their random rows all alike": flat,
-               "rows so far from the background that all random rows together weigh less than the row itself": lonely}
+    reasons = {"values in a bin that holds no background row": never, "rows without R2, because the model answers their perturbations all alike": flat,
+               "rows so far from the background that all perturbations together weigh less than the row itself": lonely}
     told = "; ".join(f"{reason}: {found.sum()}" for reason, found in reasons.items() if found.any())
     return {"reason": told} if told else {}
 
@@ -198,7 +198,7 @@ def _told(never:np.ndarray, found:list, facts:dict)->Attribution:
     for numbers in by_row.values(): numbers[lonely] = np.nan
     return Attribution(values, intercept, {**facts, **_reasons(never, lonely, np.isnan(r2) & ~lonely)}, by_row)
 
-# %% ../../nbs/71_explain.lime_values.ipynb #7b8928a2
+# %% ../../nbs/71_explain.lime_values.ipynb #f44a1586
 @explainers.register("lime", method="lime", kinds="any model, and any function of a DataFrame", classes=None)
 def lime_values(
     model:Any,             # a fitted model, or a function from n rows to n numbers
@@ -233,19 +233,19 @@ def lime_values(
     neighbours = _neighbours(space, ask, rows, [[seed, turn] for turn in range(n_seeds)], n_perturbations - 1, shared_perturbations)
     found = [_around(space, width, *one) for one in zip(space.place(rows), ask(rows), neighbours)]
     return _told(space.unmet(rows), found, {
-        "route": "ridge regression on random rows", "n_perturbations": n_perturbations, "n_seeds": n_seeds,
+        "route": "weighted ridge regression on perturbations", "n_perturbations": n_perturbations, "n_seeds": n_seeds,
         "discretize_continuous": discretize_continuous, "shared_perturbations": shared_perturbations, "kernel_width": float(width)})
 
-# %% ../../nbs/71_explain.lime_values.ipynb #2256d655
+# %% ../../nbs/71_explain.lime_values.ipynb #898a301a
 def bin_conditions(
     X:pd.DataFrame,           # n rows
     background:pd.DataFrame,  # training rows, whose quartiles are the bins' edges
-)->pd.DataFrame:              # n x f texts: "0.12 < momentum <= 0.66"
+)->pd.DataFrame:              # n x f texts: "0.1234 < momentum <= 0.5678"
     "The bin of each value in words: what a LIME value with discretize_continuous is about"
     words = {}
     for name in X.columns:
         values, edges = X[[name]].to_numpy(float, na_value=np.nan), _quartiles(background[name].to_numpy(float, na_value=np.nan))
-        told = [f"{edge:.3g}" for edge in edges if np.isfinite(edge)]
+        told = [f"{edge:.4g}" for edge in edges if np.isfinite(edge)]
         between = [f"{low} < {name} <= {high}" for low, high in zip(told, told[1:])]
         whole = [f"{name} <= {told[0]}", *between, f"{name} > {told[-1]}"] if told else [f"{name} has a value"]
         words[name] = np.array([*whole, *[""]*(4 - len(whole)), f"{name} is missing"], object)[_bin_numbers(values, edges[None]).ravel()]

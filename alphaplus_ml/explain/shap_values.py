@@ -18,7 +18,7 @@ from alphaplus_ml.explain.base import (
     model_frame, output_position, quiet, steps_of, tree_classes, xgboost_classes,
 )
 from .tables import explain_rows, shap_tables
-from .trees import trees_of
+from .trees import UnreadableTrees, trees_of
 
 # %% auto #0
 __all__ = ['one_to_one', 'load_shap', 'tree_shap', 'linear_shap', 'constant_shap', 'weighted_shap']
@@ -46,19 +46,16 @@ def _at_last_step(model:Any, X:pd.DataFrame, background:pd.DataFrame|None)->tupl
 
 # %% ../../nbs/70_explain.shap_values.ipynb #cc51e53e
 def _by_library(model:Any, X:pd.DataFrame, position:int, interactions:bool)->np.ndarray:  # n x (f + 1), the base value last; with interactions n x (f + 1) x (f + 1)
-    "Path-dependent values as XGBoost and CatBoost compute them; columns go by place, for inside they may have other names"
-    if is_a(model, xgboost_classes):
+    "Path-dependent values as the booster's library computes them; columns go by place, for inside they may have other names"
+    if is_a(model, lightgbm_classes): found, inner = np.asarray(model.predict(X, pred_contrib=True)).reshape(len(X), -1, X.shape[1] + 1), 1
+    elif is_a(model, xgboost_classes):
         booster = model.get_booster()
         rows = X if booster.feature_names is None else X.set_axis(booster.feature_names, axis=1)
         asked, inner = {"pred_interactions" if interactions else "pred_contribs": True}, 2 if interactions else 1
         found = booster.predict(need("xgboost").DMatrix(rows), **asked)
-    else: found, inner = model.get_feature_importance(need("catboost").Pool(X), type="ShapInteractionValues" if interactions else "ShapValues"), 2 if interactions else 1
+    else: found, inner = model.get_feature_importance(need("catboost").Pool(X, cat_features=model.get_cat_feature_indices()), type="ShapInteractionValues" if interactions else "ShapValues"), 2 if interactions else 1
     return np.asarray(found[:, position] if found.ndim > inner + 1 else found, float)
 
-def _categorical(model:Any)->bool:
-    "Whether the trees of XGBoost or CatBoost may ask about categories, which only the library reads"
-    if is_a(model, xgboost_classes): return "c" in (model.get_booster().feature_types or [])
-    return is_a(model, catboost_classes) and len(model.get_cat_feature_indices()) > 0
 
 # %% ../../nbs/70_explain.shap_values.ipynb #eb3aa95e
 def load_shap():  # the imported package
@@ -90,11 +87,11 @@ def _interactions(model:Any, X:pd.DataFrame, position:int)->Attribution:
 
 def _path_values(model:Any, X:pd.DataFrame, background:pd.DataFrame|None, label:Any, position:int, n_jobs:int, progress:Callable)->Attribution:
     "SHAP values from tables, or from the library where its trees cannot be read"
-    if _categorical(model):
-        if background is not None: raise InputError("Trees that ask about categories are explained by their library, path-dependent", "a background", "Leave the background out.")
+    try: tables = shap_tables(trees_of(model, label), len(X), None if background is None else background.to_numpy(float))
+    except UnreadableTrees:
+        if background is not None or not is_a(model, (*lightgbm_classes, *xgboost_classes, *catboost_classes)): raise
         found = _by_library(model, X, position, False)
         return Attribution(found[:, :-1], float(found[0, -1]), {"route": "the library's own SHAP values"})
-    tables = shap_tables(trees_of(model, label), len(X), None if background is None else background.to_numpy(float))
     return Attribution(explain_rows(tables, X.to_numpy(float), n_jobs, progress), tables.base, {"route": "tabulated leaves"})
 
 # %% ../../nbs/70_explain.shap_values.ipynb #e4a18175
@@ -170,7 +167,7 @@ def linear_shap(
     last, rows, others, back = _at_last_step(model, X, background)
     reference, (slopes, intercept) = _reference(model, others), _coefficients(last, label)
     values, base = ((rows.to_numpy(float) - reference)*slopes) @ back, float(intercept + reference @ slopes)
-    return Attribution(values, base, {"route": "coefficients", "additivity_error": check_additivity(values, base, margin(model, X, label))})
+    return Attribution(values, base, {"route": "coefficients", "additivity_error": check_additivity(values, base, margin(last, rows, label))})
 
 # %% ../../nbs/70_explain.shap_values.ipynb #fd03fe53
 @explainers.register("constant", method="shap", kinds="constant baselines", classes=("sklearn.dummy.DummyRegressor",))

@@ -21,7 +21,7 @@ from alphaplus_ml.explain.base import (
 from ..features.kernels import compiled
 
 # %% auto #0
-__all__ = ['readings', 'readers', 'Tree', 'as_read', 'Trees', 'codes_of', 'tree_margin', 'trees_of']
+__all__ = ['readings', 'readers', 'Tree', 'as_read', 'UnreadableTrees', 'Trees', 'codes_of', 'tree_margin', 'trees_of']
 
 # %% ../../nbs/69a_explain.trees.ipynb #6c26b82a
 @dataclass(frozen=True, eq=False)
@@ -54,8 +54,11 @@ def as_read(
     if isinstance(reading, str): return readings[reading](x)
     return 1.0 - np.isin(np.trunc(np.where(x > -1, x, -1)), list(reading))   # a missing or negative category is none
 
-# %% ../../nbs/69a_explain.trees.ipynb #4292e96d
+# %% ../../nbs/69a_explain.trees.ipynb #1ebee19d
 readers = Registry("reader of trees")
+
+class UnreadableTrees(InputError):
+    "Trees that only their own library can read"
 
 # %% ../../nbs/69a_explain.trees.ipynb #a2fec767
 _lightgbm_readings = {(0, 0): "missing is zero", (0, 1): "missing is zero", (1, 0): "zero is missing, right", (1, 1): "zero is missing, left",
@@ -91,10 +94,9 @@ def _read_lightgbm(model:Any, position:int)->list[Tree]:
     scale = outputs/len(texts) if "\naverage_output" in head else 1.0
     return [_lightgbm_tree(text, scale) for text in texts[position::outputs]]
 
-# %% ../../nbs/69a_explain.trees.ipynb #8ad87d57
+# %% ../../nbs/69a_explain.trees.ipynb #5c97f1be
 def _xgboost_tree(found:dict, scale:float)->Tree:
     "One tree of XGBoost's JSON"
-    if any(found.get("split_type", ())): raise InputError("XGBoost's trees are read when they ask about numbers", "a categorical split", "Encode the categories as numbers.")
     left, right = (np.array(found[key]) for key in ("left_children", "right_children"))
     cuts = np.array(found["split_conditions"], np.float32)
     reading = ["missing left" if default else "missing right" for default in found["default_left"]]
@@ -113,7 +115,7 @@ def _read_xgboost(model:Any, position:int)->list[Tree]:
     kept = rounds[int(best)] if best is not None else len(found["trees"])
     return [_xgboost_tree(tree, scale) for tree, scale, output in zip(found["trees"][:kept], scales, found["tree_info"]) if output == position]
 
-# %% ../../nbs/69a_explain.trees.ipynb #bb16b1ff
+# %% ../../nbs/69a_explain.trees.ipynb #62a71135
 def _symmetric_tree(found:dict, features:dict, outputs:int, position:int, scale:float)->Tree:
     "A tree of CatBoost that asks one question per level"
     asked, depth = found.get("splits") or [], len(found.get("splits") or [])
@@ -128,7 +130,6 @@ def _symmetric_tree(found:dict, features:dict, outputs:int, position:int, scale:
 
 def _catboost_splits(asked:list, features:dict)->tuple:
     "Positions, borders and readings of CatBoost's questions"
-    if any("float_feature_index" not in split for split in asked): raise InputError("CatBoost's trees are read when they ask about numbers", "a categorical split", "Encode the categories as numbers.")
     found = [features[split["float_feature_index"]] for split in asked]
     return (np.array([position for position, _ in found], int), np.array([split["border"] for split in asked], np.float32).astype(float),
             ["missing right" if treatment == "AsTrue" else "missing left" for _, treatment in found])
@@ -162,7 +163,7 @@ def _read_catboost(model:Any, position:int)->list[Tree]:
     read, trees = (_symmetric_tree, found["oblivious_trees"]) if "oblivious_trees" in found else (_nested_tree, found["trees"])
     return [read(tree, features, outputs, position, scale) for tree in trees]
 
-# %% ../../nbs/69a_explain.trees.ipynb #4aa5cf59
+# %% ../../nbs/69a_explain.trees.ipynb #679c9d4b
 def _sklearn_tree(tree:Any, output:int, scale:float)->Tree:
     "One of scikit-learn's trees"
     reading = ["missing left" if left else "missing right" for left in tree.missing_go_to_left]
@@ -172,7 +173,7 @@ def _sklearn_tree(tree:Any, output:int, scale:float)->Tree:
 def _histogram_tree(found:Any)->Tree:
     "One tree of scikit-learn's histogram boosting"
     nodes = found.nodes
-    if nodes["is_categorical"].any(): raise InputError("Histogram boosting's trees are read when they ask about numbers", "a categorical split", "Encode the categories as numbers.")
+    if nodes["is_categorical"].any(): raise UnreadableTrees("Histogram boosting's trees are read when they ask about numbers", "a categorical split", "Encode the categories as numbers.")
     leaf, reading = nodes["is_leaf"] == 1, ["missing left" if left else "missing right" for left in nodes["missing_go_to_left"]]
     left, right = (np.where(leaf, -1, nodes[side].astype(int)) for side in ("left", "right"))
     return Tree(nodes["feature_idx"].astype(int), nodes["num_threshold"], left, right, nodes["value"], nodes["count"].astype(float), reading)
@@ -259,7 +260,12 @@ def tree_margin(
     "What the trees and the constant add up to"
     return trees.offset + _walk(trees.column, trees.cut, trees.left, trees.right, trees.value, trees.roots, codes)
 
-# %% ../../nbs/69a_explain.trees.ipynb #f914cdf7
+# %% ../../nbs/69a_explain.trees.ipynb #4de73abb
+def _check_numbers(model:Any)->None:
+    "Refuse the boosters whose questions about categories only their library can read"
+    categories = is_a(model, xgboost_classes) and "c" in (model.get_booster().feature_types or ()) or is_a(model, catboost_classes) and model.get_cat_feature_indices()
+    if categories: raise UnreadableTrees("Trees of XGBoost and CatBoost are read when they ask about numbers", "categorical features", "Encode the categories as numbers.")
+
 def trees_of(
     model:Any,         # a fitted model of LightGBM, XGBoost, CatBoost or scikit-learn's trees
     label:Any=None,    # of three classes or more, the one that is explained
@@ -274,6 +280,7 @@ def trees_of(
     reader = next((name for name in readers if is_a(model, readers.facts(name)["classes"])), None)
     if reader is None: raise InputError("Trees are read from LightGBM, XGBoost, CatBoost and scikit-learn", type(model).__name__)
     check_fitted(model)
+    _check_numbers(model)
     start = pd.DataFrame(np.zeros((1, model_width(model))), columns=columns_of_fit(model))
     position = output_position(model, label, margins(model, start).shape[1])
     trees = _in_a_row(readers[reader](model, position), readers.facts(reader).get("single", False))

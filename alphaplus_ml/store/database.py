@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -25,29 +25,15 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from ..config import Settings, hide_password, sqlite_url
-from ..core import DatabaseError, InputError, Recorder, need, unknown_name, utc_now
+from ..core import DatabaseError, InputError, Recorder, Rows, need, row_blocks, unknown_name
 from .queries import queries, statement
-from .schema import Base, UTCDateTime, default_column, default_name, find_column, find_table, tables, written_by_users
-from ..values import as_flag, as_integer, as_number, as_text, missing, to_json, utc_moment
+from .schema import Base, UTCDateTime, find_column, find_table, tables, written_by_users
+from .writing import check_columns, fit, fit_rows, insert_blocks, keep_default, set_aside
 
 # %% auto #0
-__all__ = ['conversions', 'drivers', 'way_out', 'frame_types', 'fit', 'conditions', 'check_columns', 'keep_default', 'fit_rows',
-           'database_url', 'shown', 'make_engine', 'explained', 'migrations', 'revisions', 'current_revision',
-           'pending_revisions', 'run_migrations', 'describe', 'differences', 'insert_values', 'insert_copy', 'insert',
-           'tidy', 'prepare', 'Connected', 'Maintained', 'Database', 'count_rows', 'upgrade', 'status', 'check']
-
-# %% ../../nbs/82_store.database.ipynb #a8a4db0b
-conversions = {sa.String: as_text, sa.Text: as_text, sa.Integer: as_integer, sa.BigInteger: partial(as_integer, bits=64), sa.Float: as_number,
-               sa.Boolean: as_flag, UTCDateTime: utc_moment, sa.JSON: to_json}
-
-def fit(
-    column:sa.Column,  # of one of the eight tables
-    value,             # what is to be stored or searched
-):                     # the value as the column's Python type; None for a missing one
-    "A value as its column holds it"
-    if missing(value): return None
-    try: return conversions[type(column.type)](value)
-    except InputError as error: raise InputError(f"{column.table.name}.{column.name} holds {column.type.compile()}. {error}".rstrip(".")) from None
+__all__ = ['drivers', 'way_out', 'frame_types', 'conditions', 'database_url', 'shown', 'make_engine', 'explained', 'migrations',
+           'revisions', 'current_revision', 'pending_revisions', 'run_migrations', 'describe', 'differences', 'tidy',
+           'prepare', 'Connected', 'Maintained', 'Database', 'count_rows', 'upgrade', 'status', 'check']
 
 # %% ../../nbs/82_store.database.ipynb #8969c7fb
 def conditions(
@@ -61,37 +47,6 @@ def conditions(
         several = [fit(column, each) for each in value]
         return column.in_(several) | column.is_(None) if None in several else column.in_(several)
     return [one(find_column(table, name), value) for name, value in filters.items()]
-
-# %% ../../nbs/82_store.database.ipynb #d9cd56c3
-def check_columns(
-    table:sa.Table,       # one of the eight tables
-    names:Iterable[str],  # the columns that a caller wants to write
-):
-    "Refuse names that are no columns, and an id"
-    for name in names:
-        if find_column(table, name).primary_key: raise InputError("The database gives a row its id", way_out="Leave the key 'id' out.")
-
-def keep_default(
-    table:sa.Table,               # one of the eight tables
-    columns:Mapping[str, list],   # the values to be written, by column
-):
-    "Refuse a second row with the name of a shipped default row"
-    if default_name in columns.get(default_column.get(table.name), ()):
-        raise InputError(f"The {default_column[table.name]} {default_name!r} belongs to a row that came with the tables", way_out="Choose another name.")
-
-def fit_rows(
-    table:sa.Table,      # one of the eight tables
-    rows:list[Mapping],  # per row, value by column; a column that a row lacks is NULL there
-)->dict[str, list]:      # by column, its values row by row
-    "Rows as columns of values that fit"
-    if not all(isinstance(row, Mapping) for row in rows): raise InputError("Rows are a list of dictionaries, or a frame", type(rows[0]).__name__)
-    given = {name for row in rows for name in row}
-    check_columns(table, sorted(given, key=str))
-    columns = {column.name: [fit(column, row.get(column.name)) for row in rows] for column in table.c if column.name in given}
-    if not columns: raise InputError("A row names at least one column", way_out=f"The columns: {', '.join(table.c.keys()[2:])}.")
-    if "timestamp" in columns: columns["timestamp"] = [moment or utc_now() for moment in columns["timestamp"]]
-    keep_default(table, columns)
-    return columns
 
 # %% ../../nbs/82_store.database.ipynb #4397d35c
 drivers = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
@@ -219,44 +174,6 @@ def differences(
     context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
     return [describe(one) for one in compare_metadata(context, Base.metadata)]
 
-# %% ../../nbs/82_store.database.ipynb #45c023b3
-def insert_values(
-    connection:sa.Connection,  # to SQLite, in a transaction that writes
-    target:str,                # quoted table and columns: "table (a, b)"
-    rows:list[tuple],          # at least one; values in the order of the columns
-):
-    "Many rows per INSERT, within SQLite's limit of bound values"
-    limit = connection.connection.driver_connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
-    step = max(1, min(500, limit//len(rows[0])))
-    for start in range(0, len(rows), step):
-        batch = rows[start:start + step]
-        holders = ", ".join([f"({', '.join('?'*len(rows[0]))})"]*len(batch))
-        connection.exec_driver_sql(f"INSERT INTO {target} VALUES {holders}", tuple(chain.from_iterable(batch)))
-
-def insert_copy(
-    connection:sa.Connection,  # to PostgreSQL, in a transaction that writes
-    target:str,                # quoted table and columns: "table (a, b)"
-    rows:list[tuple],          # values in the order of the columns
-):
-    "Many rows by PostgreSQL's COPY"
-    with connection.connection.driver_connection.cursor() as cursor, cursor.copy(f"COPY {target} FROM STDIN") as copy:
-        for row in rows: copy.write_row(row)
-
-# %% ../../nbs/82_store.database.ipynb #29d88cb3
-def insert(
-    connection:sa.Connection,   # in a transaction that writes
-    table:sa.Table,             # one of the eight tables
-    columns:dict[str, list],    # by column, its values row by row, as `fit_rows` gives them
-):
-    "Write fitted columns the fast way of the database at hand"
-    dialect, quote = connection.dialect, connection.dialect.identifier_preparer.quote
-    def bound(name, values):
-        process = table.c[name].type.dialect_impl(dialect).bind_processor(dialect)
-        return values if process is None else [process(value) for value in values]
-    rows = list(zip(*(bound(name, values) for name, values in columns.items())))
-    write = insert_copy if dialect.name == "postgresql" else insert_values
-    write(connection, f"{quote(table.name)} ({', '.join(map(quote, columns))})", rows)
-
 # %% ../../nbs/82_store.database.ipynb #59f236bf
 frame_types = {sa.String: ("str", "str"), sa.Text: ("str", "str"), sa.Float: ("float64", "float64"), sa.Integer: ("int64", "Int64"), sa.BigInteger: ("int64", "Int64"),
                sa.Boolean: ("bool", "boolean"), UTCDateTime: ("datetime64[us, UTC]",)*2, sa.JSON: ("object", "object")}
@@ -293,8 +210,10 @@ class Connected:
     ):
         self._url = database_url(url or Settings().resolved_database_url())
         self.backend, self.engine, self._ready = self._url.get_backend_name(), make_engine(self._url), False
-        if self.backend == "sqlite" and self._url.database and not self._url.database.startswith(("file:", ":")):
-            try: Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
+        file = self.backend == "sqlite" and self._url.database and not self._url.database.startswith(("file:", ":"))
+        self.folder = Path(self._url.database).absolute().parent if file else None   # of an SQLite file
+        if self.folder:
+            try: self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error: raise DatabaseError(f"The folder of {self} cannot be made: {error.strerror}. {way_out['sqlite']}") from None
     def __repr__(self): return f"{type(self).__name__}({shown(self._url)!r})"
     def __reduce__(self): return type(self), (self._url,)
@@ -344,16 +263,18 @@ class Database(Maintained):
     `Connected` adds `transaction` and `close`; `Maintained` adds `counts`, `upgrade`, `status` and `check`.
     """
     def append(self,
-        table:str,                         # name of one of the eight tables
-        rows:list[Mapping]|pd.DataFrame,   # per row, value by column; or a frame, whose index is left out
-    )->int:                                # how many rows were written
-        "Add rows to a table, all or none"
-        target = find_table(table)
-        rows = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else list(rows)
-        if not rows: return 0
-        columns = fit_rows(target, rows)
-        with self.transaction(writes=True) as connection: insert(connection, target, columns)
-        return len(rows)
+        table:str,  # name of one of the eight tables
+        rows:Rows,  # a dictionary per row, value by column; or a frame, whose index is left out; or an iterator of either in blocks
+    )->int:         # how many rows were written
+        "Add rows to a table in one transaction, all or none"
+        target, at_hand = find_table(table), isinstance(rows, (list, tuple, pd.DataFrame))
+        if not at_hand:
+            with self.transaction(): pass   # what is wrong with the database shows before the rows are made
+        blocks = (fit_rows(target, block) for block in row_blocks(rows))
+        with nullcontext(blocks) if at_hand else set_aside(blocks, self.folder) as fitted:
+            first = list(islice(fitted, 1))   # before the lock: most writes are one block
+            if not first: return 0
+            with self.transaction(writes=True) as connection: return insert_blocks(connection, target, chain(first, fitted))
     def update(self,
         table:str,    # name of one of the eight tables
         key:dict,     # by column, the value that selects the rows, or a list of values; at least one

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 from pydantic import Field, field_validator
 
-from ..core import InputError, RunError, unknown_name
+from ..core import InputError, Rows, RunError, unknown_name
 from ..config import Config, Settings, hide_password
 from ..store.database import Database
 from .base import RunFacts, Terminated, checked_metrics, data_facts, outcome, process_tags, traceback_tail, trackers
@@ -145,9 +145,9 @@ class JoinedRun(LoggedRun):
         "The run's id"
         return self.facts.id
     def append(self,
-        table:str,         # name of one of the eight tables
-        rows:list[dict],   # per row, value by column
-    )->int:                # how many rows were written
+        table:str,  # name of one of the eight tables
+        rows:Rows,  # a dictionary per row, value by column; or a frame; or an iterator of either in blocks
+    )->int:         # how many rows were written
         "Add rows to a table of the run's database, all or none"
         return self.database.append(table, rows)
     def update(self,

@@ -12,7 +12,9 @@ from sqlalchemy import select
 
 from ..core import InputError, utc_now
 from ..config import hide_password
-from ..store.database import Database, find_table, fit
+from ..store.schema import find_table
+from ..store.writing import fit
+from ..store.database import Database
 from .base import RunFacts, Tracker, trackers
 
 # %% auto #0
