@@ -7,11 +7,15 @@ import pytest
 import sqlalchemy as sa
 
 from alphaplus_ml.core import InputError
+from alphaplus_ml.store.database import Database
 from alphaplus_ml.store.queries import list_queries, queries, statement
 from alphaplus_ml.store.schema import tables
 
 n_rows = 300
 start = pd.Timestamp("2024-01-01", tz="UTC")
+
+
+not_of_p = ["p1", "p1-0", "P", "P-0", "p.0", "p_0", "p 0", "p,0", "pa", "q-0", "p~", "ö-0"]   # ids near those of the explanation "p"
 
 
 def random_rows(name, rng):
@@ -26,8 +30,10 @@ def random_rows(name, rng):
             model_name=pick(models), optimization_id=pick(["a", "b", "c", "d"]), trial_number=rng.permutation(n_rows), best_trial=flags(),
             optimization_status=pick(["running", "complete", "pruned", "failed"])),
         "model_interpretability": lambda: dict(
-            model_name=pick(models), model_version=pick(["1", "2"]), prediction_id=pick(["p", "q", "r"]), feature_name=pick(["momentum", "volume", "range"]),
-            feature_importance_rank=rng.integers(1, 9, n_rows), interpretation_type=pick(["local", "global", "drift"]), shap_value=numbers()),
+            model_name=pick(models), model_version=pick(["1", "2"]), prediction_id=pick(["p", "q", *not_of_p, "p-0", "p-9", "p-10"]), feature_name=pick(["momentum", "volume", "range"]),
+            feature_importance_rank=rng.integers(1, 9, n_rows), interpretation_type=pick(["local", "global", "drift"]), shap_value=numbers(),
+            sample_id=pick([f"{day}T00:00:00+00:00|sp500" for day in ("2018-01-30", "2018-01-31", "2018-02-01", "2019-01-31")]),
+            metadata=[{"n_predictions": int(n), "p_adjusted": round(float(rng.random()), 3)} if n else None for n in rng.integers(0, 5, n_rows)]),
         "ml_experiments": lambda: dict(
             experiment_id=[f"run{i}" for i in range(n_rows)], experiment_type=pick(["experiment", "study", "default"]),
             parent_experiment_id=pick(["run1", "run2", None])),
@@ -64,6 +70,15 @@ def newest(rows, limit=None): return rows.sort_values(["timestamp", "row"], asce
 def active(rows, column): return rows[rows.is_active.fillna(False)].sort_values(column)
 
 
+of_version = dict(model_name="ridge", model_version="2")
+
+
+def latest(rows, kind):
+    "The rows of the newest id of a type, by rank"
+    rows = rows[(rows.model_name == "ridge") & (rows.model_version == "2") & (rows.interpretation_type == kind)]
+    return rows[rows.prediction_id == newest(rows).prediction_id.iloc[0]].sort_values(["feature_importance_rank", "row"])
+
+
 first, last = start + pd.Timedelta("50D"), start + pd.Timedelta("500D")
 
 # question -> its parameters, the answer worked out in pandas, the columns that set its order
@@ -73,6 +88,11 @@ answers = {
     "trials_by_status": (dict(status="pruned", limit=17), lambda r: newest(r[r.optimization_status == "pruned"], 17), ["row"]),
     "top_features": (dict(prediction_id="q", n=5), lambda r: r[(r.prediction_id == "q") & (r.feature_importance_rank <= 5)].sort_values("feature_importance_rank"),
                      ["feature_importance_rank"]),
+    "explanation": (dict(explanation_id="p"), lambda r: r[r.prediction_id.isin(["p", "p-0", "p-9", "p-10"])], ["row"]),
+    "sample_attributions": (dict(sample_id="2018-01-31T00:00:00+00:00|sp500", feature_name="volume"), lambda r: newest(
+        r[(r.sample_id == "2018-01-31T00:00:00+00:00|sp500") & (r.feature_name == "volume") & (r.interpretation_type == "local")]), ["row"]),
+    "latest_explanation": (of_version, lambda r: latest(r, "global"), ["feature_importance_rank", "row"]),
+    "drifted_features": (of_version | dict(level=0.9), lambda r: latest(r, "drift")[lambda d: d.metadata.map(lambda m: m is not None and m["p_adjusted"] <= 0.9)], ["feature_importance_rank", "row"]),
     "attribution_history": (dict(feature_name="range"), lambda r: newest(r[(r.feature_name == "range") & (r.interpretation_type == "global")]), ["row"]),
     "run_by_id": (dict(experiment_id="run7"), lambda r: r[r.experiment_id == "run7"], ["row"]),
     "latest_runs": (dict(experiment_type="default", limit=200), lambda r: newest(r[r.experiment_type == "default"], 200), ["row"]),
@@ -95,14 +115,14 @@ answers = {
                               ["test_period_start", "test_period_end"]),
     "winner_history": (dict(model_name="ridge"), lambda r: newest(r[r.winner_model == "ridge"]), ["row"]),
 }
-shap_of = dict(model_name="ridge", model_version="2", interpretation_type="local")
-parameters = {name: one[0] for name, one in answers.items()} | {"mean_absolute_shap": shap_of}
+shap_of = of_version | dict(interpretation_type="local")
+parameters = {name: one[0] for name, one in answers.items()} | {"mean_absolute_shap": shap_of, "shap_over_time": of_version}
 
 
 def test_every_question_is_here():
-    assert set(parameters) == set(queries) and len(queries) == 24
-    assert list_queries().groupby("table").size().to_dict() == dict.fromkeys(tables(), 3)
-    assert sorted(list_queries()["index"]) == sorted(index.name for table in tables().values() for index in table.indexes)
+    assert set(parameters) == set(queries)
+    assert list_queries().groupby("table")["index"].nunique().to_dict() == dict.fromkeys(tables(), 3)
+    assert set(list_queries()["index"]) == {index.name for table in tables().values() for index in table.indexes}
 
 
 def used_indexes(database, name):
@@ -122,10 +142,14 @@ def used_indexes(database, name):
         return [found for step in plan for found in re.findall(r"Index (?:Only )?Scan (?:Backward )?(?:using|on) (\w+)", step)], any("Seq Scan" in step for step in plan)
 
 
+by_prediction = "ix_model_interpretability_prediction_id"
+then = {"latest_explanation": [by_prediction], "drifted_features": [by_prediction]}   # first which comparison or explanation is the newest, then its rows
+
+
 @pytest.mark.parametrize("name", sorted(parameters))
 def test_plan_uses_its_index(filled, name):
     indexes, scanned = used_indexes(filled, name)
-    assert indexes == [queries.facts(name)["index"]] and not scanned
+    assert queries.facts(name)["index"] in indexes and set(indexes) <= {queries.facts(name)["index"], *then.get(name, [])} and not scanned
 
 
 @pytest.mark.parametrize("name", sorted(answers))
@@ -138,15 +162,74 @@ def test_answer_equals_brute_force(filled, rows, name):
     assert 0 < len(expected) < n_rows and sorted(answer.row) == sorted(expected.row)
     assert answer[order].values.tolist() == expected[order].values.tolist()
     again = rows[table].iloc[answer.row]
-    for column in rows[table]: assert [None if pd.isna(v) else v for v in answer[column]] == [None if pd.isna(v) else v for v in again[column]], column
+    for column in rows[table].columns.drop("metadata", errors="ignore"): assert [None if pd.isna(v) else v for v in answer[column]] == [None if pd.isna(v) else v for v in again[column]], column
 
 
-def test_mean_absolute_shap_equals_brute_force(filled, rows):
+def told(answer, *by):
+    "A mean per group, ready to be compared"
+    assert answer.mean_absolute_shap.dtype == "float64" and answer.predictions.dtype == "int64"
+    return answer.set_index(list(by))
+
+
+@pytest.mark.parametrize("kind", ["local", "global"])
+def test_mean_absolute_shap_equals_brute_force(filled, rows, kind):
+    "A global row weighs as many predictions as its metadata says, a local one is one"
+    frame = rows["model_interpretability"].query("model_name == 'ridge' and model_version == '2' and interpretation_type == @kind").dropna(subset="shap_value")
+    weight = frame.metadata.map(lambda m: m["n_predictions"] if m and kind == "global" else 1)
+    expected = pd.DataFrame({"total": frame.shap_value.abs()*weight, "predictions": weight, "rows": 1}).groupby(frame.feature_name).sum()
+    expected = expected.assign(mean=expected.total/expected.predictions).sort_values("mean", ascending=False)
+    answer = told(filled.frame("mean_absolute_shap", **of_version, interpretation_type=kind), "feature_name")
+    assert answer.index.tolist() == expected.index.tolist() and len(expected) == 3
+    assert answer["rows"].tolist() == expected["rows"].tolist() and answer.predictions.tolist() == expected.predictions.tolist()
+    np.testing.assert_allclose(answer.mean_absolute_shap, expected["mean"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("period, characters", [("year", 4), ("month", 7), ("day", 10)])
+@pytest.mark.parametrize("feature", [None, "volume"])
+def test_shap_over_time_equals_brute_force(filled, rows, period, characters, feature):
     frame = rows["model_interpretability"].query("model_name == 'ridge' and model_version == '2' and interpretation_type == 'local'").dropna(subset="shap_value")
-    expected = frame.shap_value.abs().groupby(frame.feature_name).agg(["mean", "size"]).sort_values("mean", ascending=False)
-    answer = filled.frame("mean_absolute_shap", **shap_of)
-    assert answer.feature_name.tolist() == expected.index.tolist() and answer["rows"].tolist() == expected["size"].tolist()
-    np.testing.assert_allclose(answer.mean_absolute_shap.astype(float), expected["mean"], rtol=1e-12)
+    if feature: frame = frame[frame.feature_name == feature]
+    expected = frame.shap_value.abs().groupby([frame.feature_name, frame.sample_id.str[:characters]]).agg(["mean", "size"])
+    answer = told(filled.frame("shap_over_time", **of_version, feature_name=feature, period=period), "feature_name", "period")
+    assert answer.index.tolist() == expected.index.tolist() and answer.predictions.tolist() == expected["size"].tolist()
+    np.testing.assert_allclose(answer.mean_absolute_shap, expected["mean"], rtol=1e-12)
+
+
+def test_attribution_history_of_a_period(filled, rows):
+    since, until = start + pd.Timedelta("10h"), start + pd.Timedelta("30h")
+    frame = rows["model_interpretability"].query("feature_name == 'range' and interpretation_type == 'global'")
+    for given, within in ((dict(since=since), frame.timestamp >= since), (dict(until=until.isoformat()), frame.timestamp < until), (dict(since=since, until=until), (frame.timestamp >= since) & (frame.timestamp < until))):
+        assert 0 < within.sum() < len(frame) and len(filled.frame("attribution_history", feature_name="range", **given)) == within.sum()
+
+
+@pytest.mark.parametrize("hostile", ["%", "_", "p%", "p-0", "", "p' OR '1'='1", "no such"])
+def test_an_explanation_is_found_by_its_own_id(filled, rows, hostile):
+    expected = rows["model_interpretability"].prediction_id.map(lambda one: one == hostile or one.startswith(f"{hostile}-"))
+    assert len(filled.frame("explanation", explanation_id=hostile)) == expected.sum()
+
+
+# how languages sort, as far as it matters here: case last, and punctuation before digits and letters (Unicode), or overlooked unless all else is equal (older C libraries)
+orders = {"bytes": lambda text: text.encode(), "Unicode": lambda text: ([(c.isalpha(), c.isdigit(), c.lower()) for c in text], text.swapcase()),
+          "overlooks punctuation": lambda text: ("".join(filter(str.isalnum, text)).lower(), text.swapcase())}
+pairs = [(one, row) for one in ("20260131T120000_1a2b3c4d", "0f3a", "abc9", "ABC", "z") for row in (one, *(f"{one}-{i}" for i in (0, 1, 9, 10, 99, 123456)))]
+
+
+@pytest.mark.parametrize("order", orders)
+def test_the_range_of_an_explanation_holds_in_any_order(order):
+    "The ids of an explanation's rows lie in the range of the index that the question reads, however a database sorts text"
+    key = orders[order]
+    for low, row in pairs: assert key(low) <= key(row) < key(f"{low}-a"), row
+
+
+def test_the_range_of_an_explanation_holds_in_the_servers_collations(postgres_url):
+    with Database(postgres_url) as database, database.transaction(checked=False) as connection:
+        known = connection.exec_driver_sql("SELECT quote_ident(collname) FROM pg_collation WHERE collisdeterministic AND collprovider <> 'i' "
+                                           "AND collencoding IN (-1, pg_char_to_encoding('UTF8'))").scalars().all()
+        assert len(known) >= 3   # which there are is up to the server
+        for collation in known:
+            for low, row in pairs:
+                inside = sa.text(f"SELECT CAST(:row AS text) >= CAST(:low AS text) COLLATE {collation} AND CAST(:row AS text) < CAST(:high AS text) COLLATE {collation}")
+                assert connection.execute(inside, {"row": row, "low": low, "high": f"{low}-a"}).scalar(), (row, collation)
 
 
 def test_defaults_are_read_by_name_only(filled):
@@ -170,4 +253,5 @@ def test_unknown_question_and_parameters(filled):
     with pytest.raises(InputError, match="model_name"): filled.frame("best_trials", model="ridge")
     with pytest.raises(InputError, match="needs model_name, model_version"): filled.frame("mean_absolute_shap")
     with pytest.raises(InputError, match="best_trials"): statement("best_trial", model_name="ridge")
+    with pytest.raises(InputError, match="year, month, day"): statement("shap_over_time", **of_version, period="week")
     with pytest.raises(InputError): statement("comparisons_in_period", start="yesterday", end="2026-01-01")

@@ -12,7 +12,10 @@ __all__ = []
 
 # %% ../../nbs/64_explain.init.ipynb #b6841d12
 __getattr__, __dir__ = lazy_names(__name__, {
-    "tree_shap":"alphaplus_ml.explain.shap_values", "linear_shap":"alphaplus_ml.explain.shap_values",
+    "flatten_windows":"alphaplus_ml.explain.base", "over_windows":"alphaplus_ml.explain.base", "margin":"alphaplus_ml.explain.base",
+    "tree_shap":"alphaplus_ml.explain.shap_values", "linear_shap":"alphaplus_ml.explain.shap_values", "permutation_shap":"alphaplus_ml.explain.shap_samples",
+    "lime_values":"alphaplus_ml.explain.lime_values", "bin_conditions":"alphaplus_ml.explain.lime_values",
+    "explain_weights":"alphaplus_ml.explain.eli5_values", "permutation_importance":"alphaplus_ml.explain.permutation", "correlation_clusters":"alphaplus_ml.explain.permutation",
     "ModelInterpretabilityConfig":"alphaplus_ml.explain.explain", "Explanation":"alphaplus_ml.explain.explanation",
-    "explain_model_prediction":"alphaplus_ml.explain.explain",
+    "explain_model_prediction":"alphaplus_ml.explain.explain", "explanation_drift":"alphaplus_ml.explain.drift",
 })

@@ -16,7 +16,8 @@ from scipy import stats
 from ..core import InputError
 
 # %% auto #0
-__all__ = ['ranks', 'rank_frame', 'agreement_of', 'split_steps', 'groups_of', 'summed_groups', 'group_features']
+__all__ = ['ranks', 'rank_frame', 'agreement_of', 'split_steps', 'groups_of', 'summed_groups', 'group_features',
+           'strongest_partner']
 
 # %% ../../nbs/72c_explain.agreement.ipynb #5166f8a6
 def ranks(
@@ -123,3 +124,21 @@ def group_features(
     "The values of groups of one member"
     alone = {group: name for name, group in zip(features.columns, groups) if groups.count(group) == 1}
     return pd.DataFrame({group: features[alone[group]] if group in alone else np.nan for group in dict.fromkeys(groups)}, features.index)
+
+# %% ../../nbs/72c_explain.agreement.ipynb #3f7e7971
+def strongest_partner(
+    name,                    # of the feature
+    attributions:pd.Series,  # its n attributions
+    features:pd.DataFrame,   # the n x f explained rows
+):                           # the name of another feature; its own when there is no other
+    "The feature that goes with the differences between attributions of nearly equal values"
+    others = [other for other in features if other != name]
+    if not others: return name
+    order = np.argsort(features[name].to_numpy(float), kind="stable")
+    neighbours = np.empty(len(order), int)
+    neighbours[order] = np.arange(len(order))//max(10, len(order)//50)
+    apart = lambda values: values - values.groupby(neighbours).transform("mean")
+    gap, ranked = apart(attributions.fillna(0)), features[others].rank().fillna(0)
+    together = ranked.apply(apart).mul(gap, axis=0).groupby(neighbours).sum().abs().sum()
+    spread = np.sqrt((ranked.apply(apart)**2).sum())
+    return others[int(np.argmax((together/spread.where(spread > 0, np.inf)).to_numpy()))]

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.special import ndtr, ndtri
 
 from ..core import InputError
-from .base import Attribution, explainers, margin, model_frame
+from .base import Attribution, explainers, margin, model_frame, quiet
 
 # %% auto #0
 __all__ = ['lime_values', 'bin_conditions']
@@ -212,6 +212,7 @@ def lime_values(
     n_seeds:int=3,         # lines per row; values are their mean
     shared_perturbations:bool=True,   # the same random rows for every explained row: fast, but their errors go together
     kernel_width:float|None=None,     # of the weights; 0.75 times the square root of f when None
+    progress:Callable[[int], None]=quiet,   # told how many rows have been explained since it was told last
 )->Attribution:            # values n x f, intercepts as base; by row R2, intercept, the line's prediction, stability
     """LIME values: coefficients of a line that is fitted to a model's answers around each row
 
@@ -231,7 +232,10 @@ def lime_values(
     space = (_Bins if discretize_continuous else _Normals).of(known)
     ask, width = _asker(model, X.columns, label), kernel_width or 0.75*np.sqrt(X.shape[1])
     neighbours = _neighbours(space, ask, rows, [[seed, turn] for turn in range(n_seeds)], n_perturbations - 1, shared_perturbations)
-    found = [_around(space, width, *one) for one in zip(space.place(rows), ask(rows), neighbours)]
+    found = []
+    for one in zip(space.place(rows), ask(rows), neighbours):
+        found.append(_around(space, width, *one))
+        progress(1)
     return _told(space.unmet(rows), found, {
         "route": "weighted ridge regression on perturbations", "n_perturbations": n_perturbations, "n_seeds": n_seeds,
         "discretize_continuous": discretize_continuous, "shared_perturbations": shared_perturbations, "kernel_width": float(width)})

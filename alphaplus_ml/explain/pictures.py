@@ -14,9 +14,9 @@ import pandas as pd
 from ..core import InputError, need
 
 # %% auto #0
-__all__ = ['up', 'down', 'quiet', 'method_colours', 'measures_of_agreement', 'plain', 'unit_power', 'weightiest', 'summed',
-           'plot_bars', 'plot_beeswarm', 'plot_dependence', 'strongest_partner', 'plot_heat', 'plot_waterfall',
-           'plot_methods', 'value_words', 'plot_surrogate', 'plot_agreement']
+__all__ = ['up', 'down', 'quiet', 'method_colours', 'measures_of_agreement', 'plain', 'unit_power', 'in_units', 'weightiest',
+           'summed', 'closed_axes', 'name_lines', 'plot_bars', 'plot_beeswarm', 'plot_dependence', 'plot_heat',
+           'plot_waterfall', 'plot_methods', 'value_words', 'plot_surrogate', 'plot_agreement']
 
 # %% ../../nbs/72b_explain.pictures.ipynb #b9f17f43
 up, down, quiet = "#D55E00", "#0072B2", "#8C8C8C"   # raises the prediction, lowers it, neither
@@ -45,7 +45,7 @@ def plain(
     if len(words) > width: words = f"{words[:width - width//3 - 1]}…{words[-(width//3):]}"
     return words.replace("$", r"\$")
 
-# %% ../../nbs/72b_explain.pictures.ipynb #bac58f3f
+# %% ../../nbs/72b_explain.pictures.ipynb #6520774a
 def unit_power(
     values,  # numbers of any shape; NaN do not count
 )->int:      # 0 for values that reach a tenth and stay below 100,000, and where there are none
@@ -54,7 +54,11 @@ def unit_power(
     largest = np.max(sizes, where=np.isfinite(sizes), initial=0)
     return 0 if largest == 0 or 0.1 <= largest < 1e5 else int(np.ceil(-np.log10(largest)))
 
-def _in_words(power): return "" if power == 0 else f", in units of 1e{-power:+d}".replace("e+", "e")
+def in_units(
+    power:int,  # as of unit_power
+)->str:         # empty for a power of 0
+    "What an axis says of its unit"
+    return "" if power == 0 else f", in units of 1e{-power:+d}".replace("e+", "e")
 
 # %% ../../nbs/72b_explain.pictures.ipynb #8bd17fa6
 def weightiest(
@@ -74,9 +78,14 @@ def summed(
     "Attributions line by line"
     return pd.DataFrame({name: values[parts[0]] if len(parts) == 1 else values[parts].sum(axis=1, min_count=1) for name, parts in lines.items()}, values.index)
 
-# %% ../../nbs/72b_explain.pictures.ipynb #785a123c
-def _axes(title, lines, columns=1, **options):
-    "A closed figure as tall as its lines need, and its axes"
+# %% ../../nbs/72b_explain.pictures.ipynb #5c3e2ccc
+def closed_axes(
+    title:str,       # of the figure
+    lines:float,     # how many lines of text it holds, which decides its height
+    columns:int=1,   # pairs of axes beside each other
+    **options,       # more for matplotlib's subplots
+):                   # a closed figure, and its axes
+    "A figure as tall as its lines need, which is not shown by itself"
     plt = need("matplotlib.pyplot")
     with plt.ioff():
         figure, axes = plt.subplots(1, columns, figsize=(7.2, 1.1 + 0.27*lines), layout="constrained", **options)
@@ -85,14 +94,17 @@ def _axes(title, lines, columns=1, **options):
     for axis in np.ravel(axes): axis.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
-def _lines(axis, labels):
+def name_lines(
+    axis,     # of the picture
+    labels,   # the names of its lines
+)->None:
     "Name the lines of a picture, the first one on top"
     labels = list(labels)
     axis.set_yticks(range(len(labels)), labels, fontsize=8)
     axis.set_ylim(len(labels) - 0.4, -0.6)
     axis.tick_params(axis="y", length=0)
 
-# %% ../../nbs/72b_explain.pictures.ipynb #3f7e9abb
+# %% ../../nbs/72b_explain.pictures.ipynb #b52ba819
 def plot_bars(
     values:Mapping[str, pd.DataFrame],  # method to n x f attributions
     max_display:int=20,                 # at most so many lines; the last one sums the features that do not fit
@@ -101,11 +113,11 @@ def plot_bars(
     lines = weightiest(next(iter(values.values())), max_display)
     means = pd.DataFrame({method: summed(frame, lines).abs().mean() for method, frame in values.items()}).reindex(list(lines))
     power, height, n = unit_power(means), 0.8/len(values), len(next(iter(values.values())))
-    figure, axis = _axes(f"Mean absolute attribution, {n:,} prediction{'s'*(n > 1)}", len(means)*max(1, len(values)/2))
+    figure, axis = closed_axes(f"Mean absolute attribution, {n:,} prediction{'s'*(n > 1)}", len(means)*max(1, len(values)/2))
     for k, method in enumerate(means):
         axis.barh(np.arange(len(means)) + (k + 0.5)*height - 0.4, means[method]*10.**power, 0.9*height, color=_colour(method, k), label=_legend(method, means[method]))
-    _lines(axis, map(plain, means.index))
-    axis.set_xlabel(f"mean |attribution|{_in_words(power)}")
+    name_lines(axis, map(plain, means.index))
+    axis.set_xlabel(f"mean |attribution|{in_units(power)}")
     if len(values) > 1: axis.legend(frameon=False, fontsize=8, loc="lower right")
     return figure
 
@@ -140,7 +152,7 @@ def _value_bar(figure, points, axis, label):
     bar.set_label(label, fontsize=8)
     bar.outline.set_visible(False)
 
-# %% ../../nbs/72b_explain.pictures.ipynb #e7e7367e
+# %% ../../nbs/72b_explain.pictures.ipynb #1a3fe394
 def plot_beeswarm(
     values:pd.DataFrame,    # n x f attributions
     features:pd.DataFrame,  # the n x f explained rows
@@ -152,7 +164,7 @@ def plot_beeswarm(
     kept, words, rng = _drawn_rows(values, seed)
     lines = summed(values, weightiest(values, max_display)).iloc[kept]
     power = unit_power(lines)
-    figure, axis = _axes(f"{method} attributions of {words}".strip(), len(lines.columns))
+    figure, axis = closed_axes(f"{method} attributions of {words}".strip(), len(lines.columns))
     points = axis.scatter([], [], c=[], cmap=_low_to_high(), vmin=0, vmax=1)
     for k, name in enumerate(lines):
         told = lines[name].notna().to_numpy()
@@ -162,12 +174,12 @@ def plot_beeswarm(
         axis.scatter(x, k + _piles(x, rng), s=7, linewidths=0, rasterized=True, plotnonfinite=True,
                      **({"color": quiet} if shares is None else {"c": shares, "cmap": _low_to_high(), "vmin": 0, "vmax": 1}))
     axis.axvline(0, color="black", linewidth=0.6, zorder=0)
-    _lines(axis, map(plain, lines.columns))
-    axis.set_xlabel(f"attribution{_in_words(power)}")
+    name_lines(axis, map(plain, lines.columns))
+    axis.set_xlabel(f"attribution{in_units(power)}")
     _value_bar(figure, points, axis, "value of the feature, by rank")
     return figure
 
-# %% ../../nbs/72b_explain.pictures.ipynb #0a4c30ff
+# %% ../../nbs/72b_explain.pictures.ipynb #426e53bf
 def plot_dependence(
     feature:pd.Series,       # the n values of one feature
     attributions:pd.Series,  # its n attributions
@@ -178,33 +190,15 @@ def plot_dependence(
     "One feature's attribution against its value, coloured by another feature"
     kept, words, _ = _drawn_rows(feature, seed)
     power = unit_power(attributions)
-    figure, axis = _axes(f"{plain(feature.name)}: {method} attributions of {words}".replace(":  ", ": "), 8)
+    figure, axis = closed_axes(f"{plain(feature.name)}: {method} attributions of {words}".replace(":  ", ": "), 8)
     points = axis.scatter(feature.iloc[kept], attributions.iloc[kept]*10.**power, c=_shares(colour.iloc[kept]), cmap=_low_to_high(), vmin=0, vmax=1,
                           s=9, linewidths=0, rasterized=True, plotnonfinite=True)
     axis.axhline(0, color="black", linewidth=0.6, zorder=0)
-    axis.set(xlabel=plain(feature.name), ylabel=f"attribution{_in_words(power)}")
+    axis.set(xlabel=plain(feature.name), ylabel=f"attribution{in_units(power)}")
     _value_bar(figure, points, axis, f"{plain(colour.name)}, by rank")
     return figure
 
-# %% ../../nbs/72b_explain.pictures.ipynb #757dea2c
-def strongest_partner(
-    name,                    # of the feature
-    attributions:pd.Series,  # its n attributions
-    features:pd.DataFrame,   # the n x f explained rows
-):                           # the name of another feature; its own when there is no other
-    "The feature that goes with the differences between attributions of nearly equal values"
-    others = [other for other in features if other != name]
-    if not others: return name
-    order = np.argsort(features[name].to_numpy(float), kind="stable")
-    neighbours = np.empty(len(order), int)
-    neighbours[order] = np.arange(len(order))//max(10, len(order)//50)
-    apart = lambda values: values - values.groupby(neighbours).transform("mean")
-    gap, ranked = apart(attributions.fillna(0)), features[others].rank().fillna(0)
-    together = ranked.apply(apart).mul(gap, axis=0).groupby(neighbours).sum().abs().sum()
-    spread = np.sqrt((ranked.apply(apart)**2).sum())
-    return others[int(np.argmax((together/spread.where(spread > 0, np.inf)).to_numpy()))]
-
-# %% ../../nbs/72b_explain.pictures.ipynb #c7531e98
+# %% ../../nbs/72b_explain.pictures.ipynb #f6b50aab
 def plot_heat(
     means:pd.DataFrame,  # features x periods: mean attributions
     title:str,           # what the means are of
@@ -212,15 +206,15 @@ def plot_heat(
 ):                       # a matplotlib figure
     "Mean attributions as colours, a row per feature, a column per period or step"
     power = unit_power(means)
-    figure, axis = _axes(title, len(means))
+    figure, axis = closed_axes(title, len(means))
     cells = means.to_numpy(float)*10.**power
     reach = np.max(np.abs(cells), where=np.isfinite(cells), initial=0) or 1
     colours = need("matplotlib").colormaps["Oranges" if absolute else "RdBu_r"].with_extremes(bad="#D9D9D9")
     image = axis.pcolormesh(np.arange(cells.shape[1] + 1) - 0.5, np.arange(cells.shape[0] + 1) - 0.5, np.ma.masked_invalid(cells), cmap=colours, vmin=0 if absolute else -reach, vmax=reach)
-    _lines(axis, map(plain, means.index))
+    name_lines(axis, map(plain, means.index))
     places = range(0, cells.shape[1], -(-cells.shape[1]//8))
     axis.set_xticks(places, [plain(means.columns[k], 14) for k in places], fontsize=8)
-    figure.colorbar(image, ax=axis, aspect=40, pad=0.02).set_label(f"mean {'|attribution|' if absolute else 'attribution'}{_in_words(power)}", fontsize=8)
+    figure.colorbar(image, ax=axis, aspect=40, pad=0.02).set_label(f"mean {'|attribution|' if absolute else 'attribution'}{in_units(power)}", fontsize=8)
     return figure
 
 # %% ../../nbs/72b_explain.pictures.ipynb #e55be50e
@@ -236,7 +230,7 @@ def _steps(values, base, prediction, max_display):
     rest = prediction - base - np.nansum(list(steps.values()))
     return ({"not explained": rest} if abs(rest) > 1e-4*max(abs(prediction - base), np.nansum(np.abs(values))) else {}) | steps
 
-# %% ../../nbs/72b_explain.pictures.ipynb #b970d365
+# %% ../../nbs/72b_explain.pictures.ipynb #bf012830
 def plot_waterfall(
     values:pd.Series,     # f attributions of one prediction
     base:float,           # where they start from
@@ -250,7 +244,7 @@ def plot_waterfall(
     power = unit_power([base, prediction, *steps])
     ends = (base + steps.fillna(0).cumsum())*10.**power
     starts = ends - steps.fillna(0)*10.**power
-    figure, axis = _axes(title, len(steps) + 1)
+    figure, axis = closed_axes(title, len(steps) + 1)
     for k, (name, step) in enumerate(steps[::-1].items()):
         start, end = starts[::-1].iloc[k], ends[::-1].iloc[k]
         axis.barh(k, end - start, 0.7, left=start, color=quiet if name == "not explained" else up if end > start else down)
@@ -258,13 +252,13 @@ def plot_waterfall(
         if k: axis.plot([end, end], [k - 1, k], color=quiet, linewidth=0.6)
     for where, style, words in ((base, ":", "base value"), (prediction, "--", "prediction")):
         axis.axvline(where*10.**power, color="black", linewidth=0.7, linestyle=style, zorder=0, label=f"{words} {where*10.**power:.4g}")
-    _lines(axis, [_named(name, features) for name in steps.index[::-1]])
+    name_lines(axis, [_named(name, features) for name in steps.index[::-1]])
     axis.margins(x=0.12)
-    axis.set_xlabel(f"margin{_in_words(power)}")
+    axis.set_xlabel(f"margin{in_units(power)}")
     figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
     return figure
 
-# %% ../../nbs/72b_explain.pictures.ipynb #6707979b
+# %% ../../nbs/72b_explain.pictures.ipynb #e8487ccc
 def plot_methods(
     values:pd.DataFrame,   # f x methods: attributions of one prediction
     features:pd.Series,    # the f values of the explained row
@@ -275,14 +269,14 @@ def plot_methods(
     lines = weightiest(values.iloc[:, [0]].T, max_display)
     table = summed(values.T, lines).T.reindex(list(lines))
     power, height = unit_power(table), 0.8/table.shape[1]
-    figure, axis = _axes(title, len(table)*max(1, table.shape[1]/2))
+    figure, axis = closed_axes(title, len(table)*max(1, table.shape[1]/2))
     for k, method in enumerate(table):
         places, widths = np.arange(len(table)) + (k + 0.5)*height - 0.4, table[method].to_numpy()*10.**power
         axis.barh(places, np.nan_to_num(widths), 0.9*height, color=_colour(method, k), label=_legend(method, widths))
         axis.plot(np.zeros(len(table))[np.isnan(widths)], places[np.isnan(widths)], "x", color=_colour(method, k), markersize=4)
     axis.axvline(0, color="black", linewidth=0.6)
-    _lines(axis, [_named(name, features) for name in table.index])
-    axis.set_xlabel(f"attribution{_in_words(power)}")
+    name_lines(axis, [_named(name, features) for name in table.index])
+    axis.set_xlabel(f"attribution{in_units(power)}")
     axis.legend(frameon=False, fontsize=8)
     return figure
 
@@ -293,7 +287,7 @@ def value_words(
     "Features with their values, for a surrogate without bins"
     return pd.Series({name: _named(name, features) for name in features.index})
 
-# %% ../../nbs/72b_explain.pictures.ipynb #c283a455
+# %% ../../nbs/72b_explain.pictures.ipynb #e1725ce2
 def plot_surrogate(
     values:pd.Series,     # f coefficients of one prediction's surrogate
     words:pd.Series,      # f texts: the bin of each value, or value_words
@@ -303,18 +297,18 @@ def plot_surrogate(
     "One prediction's surrogate, bin by bin"
     lines = summed(values.to_frame().T, weightiest(values.to_frame().T, max_display)).iloc[0]
     power = unit_power(lines)
-    figure, axis = _axes(title, len(lines))
+    figure, axis = closed_axes(title, len(lines))
     widths = lines.to_numpy()*10.**power
     axis.barh(np.arange(len(lines)), np.nan_to_num(widths), 0.7, color=np.where(widths > 0, up, down))
     for k, width in enumerate(widths):
         axis.annotate("no answer" if np.isnan(width) else f"{width:+.3g}", (max(np.nan_to_num(width), 0), k), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8)
     axis.axvline(0, color="black", linewidth=0.6)
-    _lines(axis, [plain(words.get(name, name), 44) for name in lines.index])
+    name_lines(axis, [plain(words.get(name, name), 44) for name in lines.index])
     axis.margins(x=0.12)
-    axis.set_xlabel(f"what the bin adds to the surrogate{_in_words(power)}")
+    axis.set_xlabel(f"what the bin adds to the surrogate{in_units(power)}")
     return figure
 
-# %% ../../nbs/72b_explain.pictures.ipynb #90e166a6
+# %% ../../nbs/72b_explain.pictures.ipynb #dfc697bd
 measures_of_agreement = {"rank_correlation": "rank correlation", "same_sign": "same sign", "top_k": "common among the first"}
 
 def plot_agreement(
@@ -324,12 +318,12 @@ def plot_agreement(
 ):                           # a matplotlib figure
     "How far methods agree, pair by pair"
     pairs = agreement.index.get_level_values("pair").unique()
-    figure, axes = _axes("Agreement of methods, prediction by prediction", 1 + 1.5*len(pairs), columns=3, sharey=True)
+    figure, axes = closed_axes("Agreement of methods, prediction by prediction", 1 + 1.5*len(pairs), columns=3, sharey=True)
     for axis, (measure, words), luck in zip(axes, measures_of_agreement.items(), (0, 0.5, min(k/n_features, 1))):
         parts = [agreement.loc[agreement.index.get_level_values("pair") == pair, measure].dropna() for pair in pairs]
         axis.boxplot([part if len(part) else [np.nan] for part in parts], positions=range(len(pairs)), orientation="horizontal", whis=(5, 95), widths=0.5,
                      showfliers=False, medianprops={"color": up}, tick_labels=[""]*len(pairs))
         axis.axvline(luck, color="black", linestyle=":", linewidth=0.8)
         axis.set(xlabel=words + (f" {k}" if measure == "top_k" else ""), xlim=(-1.05 if measure == "rank_correlation" else -0.05, 1.05))
-    _lines(axes[0], map(plain, pairs))
+    name_lines(axes[0], map(plain, pairs))
     return figure

@@ -111,11 +111,12 @@ def _place_column(values):
 # %% ../../nbs/72d_explain.records.ipynb #ccad2601
 def local_frame(
     explanation,      # an Explanation
+    first:int=0,      # the number of its first prediction, when it is a block of a larger one
 )->pd.DataFrame:      # n * f rows, prediction after prediction
     "The explanation as rows of model_interpretability, one per prediction and feature"
     n, f = explanation.features.shape
     values = {f"{m}_value": explanation.values[m].to_numpy(float).ravel() if m in explanation.values else np.nan for m in value_columns}
-    ids = [f"{explanation.explanation_id}-{i}" for i in range(n)]
+    ids = [f"{explanation.explanation_id}-{first + i}" for i in range(n)]
     return pd.DataFrame({
         "model_name": explanation.model_name, "model_version": explanation.model_version, "prediction_id": pd.array(ids, dtype="str").repeat(f),
         "feature_name": pd.array(list(map(str, explanation.features.columns)), dtype="str").take(np.tile(np.arange(f), n)),
@@ -135,7 +136,8 @@ def global_metadata(
     "What the global rows say of the explanation as a whole: of what differs between predictions, the mean"
     first = explanation.base_values[next(iter(explanation.values))]
     facts = {**_call_facts(explanation), "base_value": _mean(first), "statistic": "mean absolute value",
-             "n_predictions": len(explanation.features), "additivity_error": json_value(explanation.additivity_error)}
+             "n_predictions": len(explanation.features), "additivity_error": json_value(explanation.additivity_error),
+             "by_row": {method: list(map(str, frame)) for method, frame in _columns_by_row(explanation).items() if len(frame.columns)}}
     for method, frame in _columns_by_row(explanation).items():
         own = {**json_value(explanation.facts.get(method, {})), **{str(name): _mean(frame[name]) for name in frame}}
         if own: facts[method] = own

@@ -175,8 +175,9 @@ def differences(
     return [describe(one) for one in compare_metadata(context, Base.metadata)]
 
 # %% ../../nbs/82_store.database.ipynb #59f236bf
-frame_types = {sa.String: ("str", "str"), sa.Text: ("str", "str"), sa.Float: ("float64", "float64"), sa.Integer: ("int64", "Int64"), sa.BigInteger: ("int64", "Int64"),
-               sa.Boolean: ("bool", "boolean"), UTCDateTime: ("datetime64[us, UTC]",)*2, sa.JSON: ("object", "object")}
+frame_types = {kind: tuple(map(pd.api.types.pandas_dtype, names)) for kind, names in {   # without gaps, and with gaps; read from their names once, not per question
+    sa.String: ("str", "str"), sa.Text: ("str", "str"), sa.Float: ("float64", "float64"), sa.Integer: ("int64", "Int64"), sa.BigInteger: ("int64", "Int64"),
+    sa.Boolean: ("bool", "boolean"), UTCDateTime: ("datetime64[us, UTC]",)*2, sa.JSON: ("object", "object")}.items()}
 
 def tidy(
     result:sa.CursorResult,     # what a statement returned
@@ -184,11 +185,11 @@ def tidy(
 )->pd.DataFrame:                # rows numbered from 0; times are UTC
     "A result as a frame with the columns' types"
     names, rows = list(result.keys()), result.fetchall()
-    def series(place, name):
+    def array(place, name):
         values = [row[place] for row in rows]
         whole, gaps = frame_types.get(type(types.get(name)), (None, None))
-        return pd.Series(values, dtype=gaps if None in values else whole)
-    return pd.DataFrame({name: series(place, name) for place, name in enumerate(names)}, columns=names)
+        return pd.array(values, gaps if None in values else whole) if whole else pd.Series(values)._values
+    return pd.DataFrame({name: array(place, name) for place, name in enumerate(names)}, columns=names, copy=False)
 
 # %% ../../nbs/82_store.database.ipynb #59d3b600
 def prepare(

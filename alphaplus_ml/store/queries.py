@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 import pandas as pd
-from sqlalchemy import Select, Table, func, select
+from sqlalchemy import BigInteger, Select, Table, func, literal, or_, select, type_coerce
 
 from ..core import InputError, Registry, unknown_name
 from .schema import tables, written_by_users
@@ -18,12 +18,13 @@ from ..values import utc_moment
 
 # %% auto #0
 __all__ = ['queries', 'trials', 'attributions', 'runs', 'catalogue', 'sequence_models', 'ensembles', 'selections', 'comparisons',
-           'question', 'statement', 'list_queries', 'newest', 'trials_of_study', 'best_trials', 'trials_by_status',
-           'top_features', 'mean_absolute_shap', 'attribution_history', 'run_by_id', 'latest_runs', 'children_of_run',
-           'feature_versions', 'active_features', 'most_important_features', 'active_sequence_models',
-           'sequence_model_versions', 'latest_sequence_models', 'active_ensembles', 'ensemble_versions',
-           'latest_ensembles', 'selection_by_id', 'selections_of_model', 'selections_by_method', 'comparison_by_id',
-           'comparisons_in_period', 'winner_history']
+           'periods', 'question', 'statement', 'list_queries', 'newest', 'trials_of_study', 'best_trials',
+           'trials_by_status', 'top_features', 'explanation', 'mean_absolute_shap', 'attribution_history',
+           'shap_over_time', 'sample_attributions', 'latest_explanation', 'drifted_features', 'run_by_id',
+           'latest_runs', 'children_of_run', 'feature_versions', 'active_features', 'most_important_features',
+           'active_sequence_models', 'sequence_model_versions', 'latest_sequence_models', 'active_ensembles',
+           'ensemble_versions', 'latest_ensembles', 'selection_by_id', 'selections_of_model', 'selections_by_method',
+           'comparison_by_id', 'comparisons_in_period', 'winner_history']
 
 # %% ../../nbs/81_store.queries.ipynb #505ce4eb
 queries = Registry("query")
@@ -102,27 +103,104 @@ def top_features(
     return select(attributions).where(attributions.c.prediction_id == prediction_id, attributions.c.feature_importance_rank <= n
                                       ).order_by(attributions.c.feature_importance_rank)
 
+# %% ../../nbs/81_store.queries.ipynb #27cdda9b
+@question("model_interpretability", "prediction_id")
+def explanation(
+    explanation_id:str,  # what its predictions' ids start with
+)->Select:
+    "All rows of an explanation, local and global, in the order of writing"
+    found, start = attributions.c.prediction_id, f"{explanation_id}-"
+    return select(attributions).where(found >= explanation_id, found < f"{start}a", or_(found == explanation_id, func.substr(found, 1, len(start)) == start)
+                                      ).order_by(attributions.c.id)
+
 # %% ../../nbs/81_store.queries.ipynb #24dbefcc
+def _mean_absolute(weight):  # of each row
+    "The weighted mean of |SHAP|, and over how much"
+    shap, total = attributions.c.shap_value, func.sum(weight)
+    return type_coerce(func.sum(func.abs(shap)*weight)/total, shap.type).label("mean_absolute_shap"), type_coerce(total, BigInteger).label("predictions")
+
+def _of_version(model_name, model_version, interpretation_type):
+    "Conditions that the index of model versions serves"
+    c = attributions.c
+    return c.model_name == model_name, c.model_version == model_version, c.interpretation_type == interpretation_type
+
 @question("model_interpretability", "model_name")
 def mean_absolute_shap(
     model_name:str,                      # the explained model's name in the records
     model_version:str,                   # its version in the records
     interpretation_type:str="global",    # which rows to average: global or local
-)->Select:                               # feature_name, mean_absolute_shap (in the margin's unit), rows (how many were averaged)
-    "The mean |SHAP| of each feature of a model version, largest first"
-    c, mean = attributions.c, func.avg(func.abs(attributions.c.shap_value)).label("mean_absolute_shap")
-    return select(c.feature_name, mean, func.count().label("rows")).where(
-        c.model_name == model_name, c.model_version == model_version, c.interpretation_type == interpretation_type, c.shap_value.is_not(None)
-    ).group_by(c.feature_name).order_by(mean.desc(), c.feature_name)
+)->Select:                               # feature_name, mean_absolute_shap (in the margin's unit), predictions (over how many), rows (how many were averaged)
+    "The mean |SHAP| of each feature of a model version over its explained predictions, largest first"
+    c = attributions.c
+    known = func.coalesce(c.metadata["n_predictions"].as_integer(), 1)
+    mean, predictions = _mean_absolute(literal(1) if interpretation_type == "local" else known)
+    return select(c.feature_name, mean, predictions, func.count().label("rows")).where(
+        *_of_version(model_name, model_version, interpretation_type), c.shap_value.is_not(None)).group_by(c.feature_name).order_by(mean.desc(), c.feature_name)
 
 # %% ../../nbs/81_store.queries.ipynb #7da96c91
 @question("model_interpretability", "feature_name")
 def attribution_history(
     feature_name:str,                    # the feature's name, as the model was fitted on it
     interpretation_type:str="global",    # global (a row per explanation) or drift (a row per comparison of two)
+    since:datetime|str|None=None,        # written at this moment or later; without a zone it is UTC
+    until:datetime|str|None=None,        # written before this moment
 )->Select:
     "How a feature's attribution developed over refits, newest first"
-    return newest(attributions, attributions.c.feature_name == feature_name, attributions.c.interpretation_type == interpretation_type)
+    c = attributions.c
+    period = [*([] if since is None else [c.timestamp >= utc_moment(since)]), *([] if until is None else [c.timestamp < utc_moment(until)])]
+    return newest(attributions, c.feature_name == feature_name, c.interpretation_type == interpretation_type, *period)
+
+# %% ../../nbs/81_store.queries.ipynb #99d3190f
+periods = {"year": 4, "month": 7, "day": 10}   # period -> how many characters of an ISO timestamp name it
+
+@question("model_interpretability", "model_name")
+def shap_over_time(
+    model_name:str,                # the explained model's name in the records
+    model_version:str,             # its version in the records
+    feature_name:str|None=None,    # of one feature only; of all when None
+    period:str="month",            # of the explained rows' own time: year, month or day
+)->Select:                         # feature_name, period ("2018-01"), mean_absolute_shap (in the margin's unit), predictions (over how many)
+    "The mean |SHAP| per feature and period of the market's time, oldest first"
+    if period not in periods: raise unknown_name("period", period, periods)
+    c, when = attributions.c, func.substr(attributions.c.sample_id, 1, literal(periods[period], literal_execute=True)).label("period")
+    feature = [] if feature_name is None else [c.feature_name == feature_name]
+    return select(c.feature_name, when, *_mean_absolute(literal(1))).where(
+        *_of_version(model_name, model_version, "local"), c.shap_value.is_not(None), *feature).group_by(c.feature_name, when).order_by(c.feature_name, when)
+
+# %% ../../nbs/81_store.queries.ipynb #370c3935
+@question("model_interpretability", "feature_name")
+def sample_attributions(
+    sample_id:str,      # the explained row: its timestamp in ISO format, a vertical bar, its symbol
+    feature_name:str,   # the feature's name, as the models were fitted on it
+)->Select:
+    "What a feature did in one row of the market, by every model version that explained it, newest first"
+    c = attributions.c
+    return newest(attributions, c.feature_name == feature_name, c.interpretation_type == "local", c.sample_id == sample_id)
+
+# %% ../../nbs/81_store.queries.ipynb #4027aa7f
+def _latest(model_name, model_version, interpretation_type):
+    "The prediction_id of the newest rows of a type"
+    return newest(attributions, *_of_version(model_name, model_version, interpretation_type), limit=1).with_only_columns(attributions.c.prediction_id).scalar_subquery()
+
+@question("model_interpretability", "model_name")
+def latest_explanation(
+    model_name:str,     # the explained model's name in the records
+    model_version:str,  # its version in the records
+)->Select:              # one row per feature
+    "The global rows of a model version's latest explanation, by rank"
+    c, of = attributions.c, (model_name, model_version, "global")
+    return select(attributions).where(*_of_version(*of), c.prediction_id == _latest(*of)).order_by(c.feature_importance_rank, c.id)
+
+@question("model_interpretability", "model_name")
+def drifted_features(
+    model_name:str,      # the model's name in the records
+    model_version:str,   # the version that was compared with an earlier one
+    level:float=0.05,    # the largest adjusted p-value
+)->Select:               # one row per feature that changed
+    "The features whose attributions changed by the latest comparison, by rank"
+    c, of = attributions.c, (model_name, model_version, "drift")
+    return select(attributions).where(*_of_version(*of), c.prediction_id == _latest(*of), c.metadata["p_adjusted"].as_float() <= level
+                                      ).order_by(c.feature_importance_rank, c.id)
 
 # %% ../../nbs/81_store.queries.ipynb #dccc9ce5
 @question("ml_experiments", "experiment_id")

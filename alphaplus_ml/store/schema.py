@@ -5,7 +5,7 @@
 # %% ../../nbs/80_store.schema.ipynb #9c265aa7
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Annotated
 
 from sqlalchemy import JSON, REAL, TIMESTAMP, BigInteger, Boolean, Column, ColumnElement, Dialect, Float, Index, Integer, MetaData, String, Table, Text
@@ -40,7 +40,7 @@ class UTCDateTime(TypeDecorator):
         dialect:Dialect,      # of the database
     )->datetime|None:         # timezone-aware, UTC
         "A moment on its way out of the database"
-        return None if value is None else utc_moment(value)
+        return None if value is None else value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
 
 # %% ../../nbs/80_store.schema.ipynb #b60c5ef0
 class utc_clock(FunctionElement):

@@ -15,8 +15,8 @@ from tempfile import TemporaryFile
 import pandas as pd
 import sqlalchemy as sa
 
-from ..core import DatabaseError, InputError, plain_values, utc_now
-from .schema import UTCDateTime, default_column, default_name, find_column
+from ..core import DatabaseError, InputError, plain_values
+from .schema import UTCDateTime, default_column, default_name, find_column, utc_clock
 from ..values import as_flag, as_integer, as_number, as_text, missing, to_json, utc_moment
 
 # %% auto #0
@@ -150,7 +150,7 @@ def insert_blocks(
     blocks:Iterable[dict[str, list]],    # as `fit_rows` gives them
 )->int:                                  # how many rows were written
     "Write blocks of fitted columns; rows without a timestamp get one moment, the same for all"
-    moment, written = utc_now(), 0
+    moment, written = connection.execute(sa.select(utc_clock())).scalar(), 0
     for columns in blocks:
         n = len(next(iter(columns.values())))
         moments = [own or moment for own in columns.get("timestamp", [None]*n)]
