@@ -104,21 +104,24 @@ def test_scikit_learn_finds_the_same_with_the_same_orders(name, metric, scoring,
     assert found.frame["mean"].is_monotonic_decreasing
 
 
+def permutation_importance_of(*given, **options): return permutation_importance(*given, **{"n_repeats": 1, "blocks": 2, **options})
+
+
 def test_callables_boosters_and_classes():
     line = Ridge().fit(X.loc[train], y[train])
-    as_model, as_function = (permutation_importance(one, X.loc[held], y[held], "mae") for one in (line, lambda rows: line.predict(rows)))
+    as_model, as_function = (permutation_importance_of(one, X.loc[held], y[held], "mae") for one in (line, lambda rows: line.predict(rows)))
     assert as_model.drops.equals(as_function.drops) and as_function.route == "predictions of the model"
     model = lightgbm.LGBMRegressor(**gbm).fit(X.loc[train], y[train])
-    assert permutation_importance(model, X.loc[held], y[held]).drops.equals(permutation_importance(model.booster_, X.loc[held], y[held]).drops)
+    assert permutation_importance_of(model, X.loc[held], y[held]).drops.equals(permutation_importance_of(model.booster_, X.loc[held], y[held]).drops)
     several = LogisticRegression().fit(X.loc[train], three[train])
-    assert permutation_importance(several, X.loc[held], three[held]).metric == "accuracy"
-    one = permutation_importance(several, X.loc[held], three[held], label=2)
+    assert permutation_importance_of(several, X.loc[held], three[held]).metric == "accuracy"
+    one = permutation_importance_of(several, X.loc[held], three[held], label=2)
     said = several.predict_proba(X.loc[held])[:, 2]
     assert one.metric == "log_loss" and np.isclose(one.baseline, -np.log(np.where(three[held] == 2, said, 1 - said)).mean())
     yes = lightgbm.LGBMClassifier(**gbm).fit(X.loc[train], two[train])
-    assert permutation_importance(yes, X.loc[held], two[held]).metric == "log_loss"
-    assert np.allclose(permutation_importance(yes, X.loc[held], two[held], label=1).drops, permutation_importance(yes, X.loc[held], two[held]).drops)
-    assert permutation_importance(line, X.loc[held].reset_index(drop=True), y[held].reset_index(drop=True)).metric == "time_series_ic"
+    assert permutation_importance_of(yes, X.loc[held], two[held]).metric == "log_loss"
+    assert np.allclose(permutation_importance_of(yes, X.loc[held], two[held], label=1).drops, permutation_importance_of(yes, X.loc[held], two[held]).drops)
+    assert permutation_importance_of(line, X.loc[held].reset_index(drop=True), y[held].reset_index(drop=True)).metric == "time_series_ic"
 
 
 @settings(max_examples=40, deadline=None)
@@ -239,18 +242,18 @@ def test_every_registered_model_has_an_importance(name):
     assert list(found.frame.columns) == ["mean", "std", "lower", "upper", "p_value"] and np.isfinite(found.frame.to_numpy()).all()
     assert ("trees" in found.route) == (models.facts(name)["family"] == "boosting")
     before = X.loc[held].copy()
-    permutation_importance(model, before, (two if classes else y)[held], "log_loss" if classes else "rmse", n_repeats=1)
+    permutation_importance(model, before, (two if classes else y)[held], "log_loss" if classes else "rmse", n_repeats=1, blocks=2)
     assert before.equals(X.loc[held])
 
 
 def test_the_direction_of_every_metric():
     model = lightgbm.LGBMRegressor(**gbm).fit(X.loc[train], y[train])
     for name in ("rmse", "mae", "median_absolute_error", "hit_rate", "ic", "rank_ic", "time_series_ic", "precision_at_top", "r2_out_of_sample", "pinball_loss"):
-        found = permutation_importance(model, X.loc[held], y[held], name, groups={"both": ["a", "twin"]})
-        orders = shuffled_orders(held, 5, found.within)
+        found = permutation_importance(model, X.loc[held, :], y[held], name, groups={"both": ["a", "twin"], "rest": ["b", "mood", "noise"]}, n_repeats=2, blocks=2)
+        orders = shuffled_orders(held, 2, found.within)
         shuffled = np.mean([metrics[name](y[held], one) for one in by_hand(model, X.loc[held], ["a", "twin"], orders)])
         assert found.frame["mean"]["both"] > 0 and np.isclose(found.frame["mean"]["both"], sign(name)*(found.baseline - shuffled))
-    sharp = permutation_importance(model, X.loc[held], y[held], "pinball_loss", quantile=0.9)
+    sharp = permutation_importance(model, X.loc[held], y[held], "pinball_loss", quantile=0.9, n_repeats=1)
     assert np.isclose(sharp.baseline, metrics["pinball_loss"](y[held], model.predict(X.loc[held]), quantile=0.9))
 
 
