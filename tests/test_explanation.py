@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.stats import spearmanr
 
-from alphaplus_ml.core import InputError, MemoryRecorder, Result
+from alphaplus_ml.core import InputError, MemoryRecorder, Result, records
 from alphaplus_ml.explain.agreement import agreement_of, groups_of, ranks, strongest_partner, summed_groups
 from alphaplus_ml.explain.base import Attribution
 from alphaplus_ml.explain.explanation import explanation_from
-from alphaplus_ml.explain.records import json_value, local_frame, records
+from alphaplus_ml.explain.records import json_value, local_frame
 
 pytestmark = pytest.mark.filterwarnings("error")
 names = ["a", "b", "c", "d", "e", "f"]
