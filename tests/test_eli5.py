@@ -141,6 +141,18 @@ def test_contributions_are_the_boosters_own(name):
     assert np.abs(ours(model, rows, label) - own[:, label or 0]).max() < (1e-12 if "catboost" in name else 1e-5)
 
 
+def test_trees_that_ask_about_categories_are_explained_by_their_library():
+    rows = X.assign(volume=(2*X.volume).round().clip(-1, 2).astype(int) + 1)
+    one = xgboost.XGBRegressor(feature_types=["q", "q", "c", "q"], enable_categorical=True, **xgb).fit(rows, y)
+    other = catboost.CatBoostRegressor(cat_features=["volume"], **cat).fit(rows, y)
+    approximate = one.get_booster().predict(xgboost.DMatrix(rows, feature_types=["q", "q", "c", "q"], enable_categorical=True), pred_contribs=True, approx_contribs=True)
+    assert np.abs(ours(one, rows) - approximate).max() < 1e-12
+    pool = catboost.Pool(rows, cat_features=["volume"])
+    assert np.abs(ours(other, rows) - other.get_feature_importance(pool, type="ShapValues", shap_calc_type="Approximate")).max() < 1e-12
+    for model, exact in ((one, one.get_booster().predict(xgboost.DMatrix(rows, feature_types=["q", "q", "c", "q"], enable_categorical=True), pred_contribs=True)), (other, other.get_feature_importance(pool, type="ShapValues"))):
+        assert "by the library" in path_contributions(model, rows).facts["route"] and np.abs(ours(model, rows) - exact).max() > 1e-3, "not the SHAP values"
+
+
 @pytest.mark.parametrize("policy", ["Lossguide", "Depthwise"])
 def test_catboost_that_grows_leaf_by_leaf_is_walked_by_hand(policy, tmp_path):
     model = catboost.CatBoostRegressor(grow_policy=policy, **cat).fit(X, y)

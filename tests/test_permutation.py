@@ -153,6 +153,14 @@ def test_the_order_of_rows_does_not_decide_who_moves_with_whom():
     assert np.isclose(found.baseline, again.baseline)
 
 
+def test_blocks_are_stretches_of_time_in_any_order_of_rows():
+    mixed = held[np.random.default_rng(0).permutation(len(held))]
+    when = [mixed[rows].get_level_values("timestamp") for rows in permutation._time_blocks(mixed, 6)]
+    assert all(before.max() < after.min() for before, after in zip(when, when[1:])) and sum(map(len, when)) == len(held)
+    assert [rows.tolist() for rows in permutation._time_blocks(pd.RangeIndex(5), 2)] == [[0, 1, 2], [3, 4]]
+    assert [rows.tolist() for rows in permutation._time_blocks(pd.DatetimeIndex(["2024-01-03", "2024-01-01", "2024-01-02"]), 9)] == [[1], [2], [0]]
+
+
 def test_what_a_feature_is_worth():
     wide = pd.MultiIndex.from_product([pd.date_range("2024-01-01", periods=500, tz="UTC"), list("ABCDEFGH")], names=["timestamp", "symbol"])
     draw = np.random.default_rng(3)
@@ -210,6 +218,8 @@ def test_clusters_part_the_columns_and_hold_what_they_promise(seed, threshold):
     assert sorted(sum(found.values(), [])) == list("abcdefg")
     tie, whole = rows.corr("spearman").abs(), correlation_clusters(rows, threshold)
     assert all(tie.loc[columns, columns].to_numpy().min() >= threshold - 1e-9 for columns in whole.values())
+    lists = list(whole.values())   # and no two of them could be one
+    assert all(tie.loc[one + other, one + other].to_numpy().min() < threshold + 1e-9 for i, one in enumerate(lists) for other in lists[:i])
     assert permutation._positions(rows, whole).keys() == whole.keys()
 
 
