@@ -14,8 +14,9 @@ from sklearn.linear_model import Ridge
 
 from alphaplus_ml.core import InputError, MemoryRecorder
 from alphaplus_ml.explain.base import margin
-from alphaplus_ml.explain.cache import explanation_key, model_fingerprint
+from alphaplus_ml.explain.cache import explanation_key
 from alphaplus_ml.explain.explain import ModelInterpretabilityConfig, explain_model_prediction
+from alphaplus_ml.explain.fingerprints import model_fingerprint
 from alphaplus_ml.models.base import contract_data, make_model, models
 from alphaplus_ml.store.database import Database
 
@@ -175,6 +176,7 @@ import os, signal, sys
 import lightgbm, numpy as np, pandas as pd
 from alphaplus_ml.explain import explanation as module
 from alphaplus_ml.explain.explain import ModelInterpretabilityConfig, explain_model_prediction
+from alphaplus_ml.explain.fingerprints import model_fingerprint
 from alphaplus_ml.store.database import Database
 honest, calls = module.local_frame, []
 def deadly(explanation, first=0):
