@@ -23,6 +23,9 @@ TABLE = "model_interpretability"
 EVERY = ("shap", "lime", "eli5")
 
 
+class Mine(Ridge): "A class whose code may change under its name"
+
+
 def config(**changes): return ModelInterpretabilityConfig(**{"methods": EVERY, "n_perturbations": 100, "n_seeds": 2, **changes})
 
 
@@ -115,7 +118,6 @@ def test_a_model_changed_in_place_never_meets_its_old_explanation(boosted):
 
 def test_code_that_may_change_under_its_name_is_not_cached(boosted):
     model, X, y = boosted
-    class Mine(Ridge): pass
     assert model_fingerprint(Mine().fit(X.fillna(0), y)) is None and model_fingerprint(lambda rows: rows.momentum) is None and model_fingerprint(model) is not None
     recorder, rule = MemoryRecorder(), lambda rows: rows.momentum.fillna(0)
     found = [explain_model_prediction(rule, X.head(3), config(methods=("shap",)), background=X, recorder=recorder) for _ in range(2)]
@@ -134,6 +136,14 @@ def test_a_key_is_the_same_in_another_process(boosted, tmp_path):
     """
     keys = {subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": str(seed)}).stdout.strip() for seed in range(2)}
     assert len(keys) == 1 and len(keys.pop()) == 32
+
+
+def test_predictions_tell_models_apart_whatever_their_state_says(boosted, monkeypatch):
+    from alphaplus_ml.explain import cache
+    monkeypatch.setattr(cache, "model_fingerprint", lambda model: "the same for all")
+    _, X, _ = boosted
+    keys = {explanation_key(None, X, np.full(len(X), value), None, {}) for value in (0.0, 1.0, 1.0 + 1e-15)}
+    assert len(keys) == 3
 
 
 def test_half_an_explanation_on_record_is_no_explanation(boosted):

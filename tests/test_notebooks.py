@@ -13,9 +13,10 @@ root = Path(__file__).parent.parent
 notebooks = sorted((root/"nbs").glob("[0-9]*.ipynb")) + [root/"nbs"/"index.ipynb"] + sorted(
     path for folder in ("tutorials", "explanations", "benchmarks") for path in (root/"nbs"/folder).glob("*.ipynb"))
 small = {"01_features": {"n_symbols": 6, "n_bars": 300, "repeats": 1},
-         "02_recording": {"n_rows": 500, "repeats": 1},
+         "02_recording": {"n_rows": 500, "n_stored": 2000, "repeats": 1},
          "03_evaluation": {"n_symbols": 6, "n_bars": 200, "n_trials": 5, "n_periods": 80, "repeats": 1},
-         "04_search": {"n_times": 120, "n_symbols": 8, "n_features": 13, "n_trials": 4, "seeds": 1, "n_trivial": 60}}  # a benchmark's code is run, not timed
+         "04_search": {"n_times": 120, "n_symbols": 8, "n_features": 13, "n_trials": 4, "seeds": 1, "n_trivial": 60},
+         "05_explanations": {"n_trees": 5, "n_features": 16, "n_train": 300, "n_rows": 50, "n_slow": 4, "repeats": 1, "with_eli5": False}}  # a benchmark's code is run, not timed
 
 
 def name_of(path): return path.stem if path.parent.name == "nbs" else f"{path.parent.name}/{path.stem}"

@@ -393,6 +393,10 @@ def test_rows_come_from_an_iterator(database):
     assert database.append("ml_experiments", iter([])) == database.append("ml_experiments", [[], pd.DataFrame()].__iter__()) == database.append("ml_experiments", []) == 0
 
 
+def test_rows_of_nothing_are_rows(database):
+    assert database.append("ml_experiments", [{"experiment_id": None}]*2) == 2 and database.frame("ml_experiments", experiment_id=None).timestamp.nunique() == 1
+
+
 def test_an_iterator_is_all_or_none(database):
     for rows, error in ((blocks_of(4, 30, fails_at=3), ZeroDivisionError),                                     # its maker fails
                         ([*blocks_of(3, 30), [{"experiment_id": "z", "duration_seconds": "long"}]].__iter__(), InputError),   # a value does not fit

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from alphaplus_ml.config import Settings
-from alphaplus_ml.core import DatabaseError, InputError, Recorder, RunError
+from alphaplus_ml.core import DatabaseError, InputError, MemoryRecorder, Recorder, RunError
 from alphaplus_ml.store.database import Database
 from alphaplus_ml.tracking.base import RunFacts, Terminated, Tracker, outcome, trackers
 from alphaplus_ml.tracking.start import (ExperimentTrackingConfig, JoinedRun, attach, current_run, default_config, open_database, relay,
@@ -130,6 +130,42 @@ def test_a_run_is_a_recorder(start, database):
         run.append("model_performance_comparison", [{"comparison_id": run.id}])
         assert run.update("model_performance_comparison", {"comparison_id": run.id}, {"winner_model": "ridge"}) == 1
         assert run.frame("model_performance_comparison", comparison_id=run.id).winner_model.tolist() == ["ridge"]
+
+def in_blocks(id, n, fails_at=None):
+    "Rows as a generator makes them: frames and lists in turn"
+    for k in range(n):
+        if k == fails_at: raise ZeroDivisionError
+        rows = [{"comparison_id": id, "dataset_size": 10*k + i, "statistical_significance": None if i else .5} for i in range(3)]
+        yield pd.DataFrame(rows) if k % 2 else rows
+
+@pytest.mark.parametrize("kind", ["memory", "started run", "joined run"])
+def test_recorders_take_rows_in_blocks(kind, start, database):
+    "A frame, an iterator of frames and lists, an iterator of dictionaries; all of it or nothing"
+    with start() as run:
+        recorder = {"memory": MemoryRecorder(), "started run": run, "joined run": attach(run.id, database=database)}[kind]
+        numbers = lambda: recorder.frame("model_performance_comparison", comparison_id=run.id)
+        with pytest.raises(ZeroDivisionError): recorder.append("model_performance_comparison", in_blocks(run.id, 4, fails_at=3))
+        assert numbers().empty
+        assert recorder.append("model_performance_comparison", in_blocks(run.id, 4)) == 12
+        assert recorder.append("model_performance_comparison", pd.DataFrame({"comparison_id": [run.id], "dataset_size": [40], "statistical_significance": [math.nan]}, index=[9])) == 1
+        assert recorder.append("model_performance_comparison", ({"comparison_id": run.id, "dataset_size": size} for size in (41, 42))) == 2
+        assert recorder.append("model_performance_comparison", iter([])) == 0
+        assert numbers().dataset_size.tolist() == [10*k + i for k in range(4) for i in range(3)] + [40, 41, 42]
+        assert numbers().statistical_significance.count() == 4
+        with pytest.raises(InputError): recorder.append("model_performance_comparison", {"comparison_id": run.id})
+
+def test_a_run_goes_on_while_rows_are_made(start, caplog):
+    "Neither its metrics nor its heartbeat wait for a write whose rows are still being made"
+    with start(heartbeat=.02) as run:
+        def making():
+            for block in in_blocks(run.id, 3):
+                yield block
+                run.log_metrics({"made": 1.0})
+                before, deadline = run.row()["tags"]["heartbeat"], time.monotonic() + 10
+                while run.row()["tags"]["heartbeat"] == before and time.monotonic() < deadline: time.sleep(.05)
+                assert run.row()["tags"]["heartbeat"] != before
+        assert run.append("model_performance_comparison", making()) == 9 and run.row()["metrics"]["made"] == 1.0
+    assert not caplog.records
 
 def test_no_config_means_the_default_row(settings, database, monkeypatch):
     with start_experiment_tracking(database=database, settings=settings) as run: pass

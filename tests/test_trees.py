@@ -222,6 +222,18 @@ def test_deep_paths_through_many_features():
     np.testing.assert_allclose(values.sum(axis=1) + base, model.predict(rows), rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("share", [(0.5, 0.25, 0.125), (0.5, 0.0, 0.7), (0.0, 0.0, 0.3), (0.0, 0.0, 0.0), (1e-5, 1e-9, 1.0), (1.0, 1.0, 1.0)])
+def test_a_deep_leaf_is_its_table(share):
+    "Also where nobody, or nearly nobody, went this way in training"
+    share, kinds, rules = np.array(share), np.arange(8), tables_module.quadrature()
+    codes, out = np.array([kinds >> j & 1 for j in range(3)], np.uint16), np.zeros((3, 8))
+    lines, ends = np.array([[j, 1, 1] for j in range(3)]), np.arange(1, 4)
+    tables_module.add_deep_leaf(codes, 2.0, np.arange(3), share, lines, ends, rules, out)
+    points, weights, sizes = rules
+    np.testing.assert_allclose(out.T, tables_module.leaf_table(2.0, share, points[3, :sizes[3]], weights[3, :sizes[3]]), rtol=0, atol=1e-14)
+    for kind in kinds: np.testing.assert_allclose(out.T[kind], shapley(lambda known: 2.0*np.prod([kind >> j & 1 if j in known else share[j] for j in range(3)]), 3), rtol=0, atol=1e-14)
+
+
 def test_a_path_through_more_features_than_bits_is_the_librarys(monkeypatch):
     X, y = table(f=8)
     model = lightgbm.LGBMRegressor(n_estimators=5, num_leaves=60, min_child_samples=1, verbose=-1, n_jobs=1).fit(X, y)

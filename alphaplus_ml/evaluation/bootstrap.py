@@ -13,7 +13,7 @@ import numpy as np
 from ..core import InputError, need
 
 # %% auto #0
-__all__ = ['statistics', 'optimal_block_length', 'Interval', 'bootstrap_interval']
+__all__ = ['statistics', 'varies', 'optimal_block_length', 'Interval', 'bootstrap_interval']
 
 # %% ../../nbs/17_evaluation.bootstrap.ipynb #993ebbcf
 def _complete(
@@ -30,8 +30,11 @@ def _complete(
     return array
 
 # %% ../../nbs/17_evaluation.bootstrap.ipynb #d1e4259f
-def _varies(values, scale):
-    "Whether numbers made from others of that size differ by more than rounding; per column"
+def varies(
+    values,       # n numbers, or n x k
+    scale,        # numbers of the size of those that the values were made from
+)->bool:          # k booleans for k columns
+    "Whether numbers differ by more than the rounding of those that they were made from"
     return np.ptp(values, axis=0) > 16*np.finfo(float).eps*np.max(np.abs(scale), axis=0)
 
 # %% ../../nbs/17_evaluation.bootstrap.ipynb #4f47351b
@@ -41,7 +44,7 @@ def optimal_block_length(
     "Mean block length of the stationary bootstrap by Politis, White and Patton's rule"
     array = _complete(values, "A series", 2)
     if array.ndim != 1: raise InputError("A block length is that of one series", array.shape, "Take the largest of the columns' lengths.")
-    if len(array) < 11 or not _varies(array, array): return 1.0   # the rule reads more lags than a shorter series has
+    if len(array) < 11 or not varies(array, array): return 1.0   # the rule reads more lags than a shorter series has
     with np.errstate(divide="ignore", invalid="ignore"):   # a stretch at the mean has no autocorrelation
         length = need("arch.bootstrap").optimal_block_length(array)["stationary"].iloc[0]
     return float(np.clip(length, 1, len(array)/2)) if np.isfinite(length) else 1.0
@@ -61,7 +64,7 @@ def _draw(array, function, block_length, n_bootstraps, seed):
     return sampler.apply(lambda rows: np.atleast_1d(function(rows)), int(n_bootstraps))
 
 # %% ../../nbs/17_evaluation.bootstrap.ipynb #35fb8e8e
-def _sharpe(values): return values.mean()/values.std(ddof=1) if np.all(_varies(values, values)) else np.nan
+def _sharpe(values): return values.mean()/values.std(ddof=1) if np.all(varies(values, values)) else np.nan
 
 statistics = {"mean": np.mean, "sharpe": _sharpe}
 

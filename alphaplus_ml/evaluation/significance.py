@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from ..core import InputError, need
-from .bootstrap import (Interval, _block_length, _complete, _draw, _varies, bootstrap_interval,
+from .bootstrap import (Interval, _block_length, _complete, _draw, varies, bootstrap_interval,
                                                optimal_block_length, statistics)
 
 # %% auto #0
@@ -50,7 +50,7 @@ def _loss_difference(loss_a, loss_b):
     _same_rows(loss_a, loss_b)
     a, b = per_timestamp(loss_a), per_timestamp(loss_b)
     if a.ndim != 1 or a.shape != b.shape: raise InputError("Two loss series have the same length", (a.shape, b.shape))
-    return a - b if _varies(a - b, np.r_[a, b]) else np.full(len(a), (a - b).mean())
+    return a - b if varies(a - b, np.r_[a, b]) else np.full(len(a), (a - b).mean())
 
 # %% ../../nbs/22_evaluation.significance.ipynb #5f4d2b2a
 def _autocovariances(d, lags):
@@ -136,7 +136,7 @@ def clark_west(
     label, small, large = columns
     index = next((one.index for one in (y, benchmark, model) if isinstance(one, pd.Series)), None)
     f = per_timestamp(pd.Series(2*(label - small)*(large - small), index))
-    if not _varies(f, np.square(np.ravel(columns))): f = np.full(len(f), f.mean())
+    if not varies(f, np.square(np.ravel(columns))): f = np.full(len(f), f.mean())
     n, (spread, kernel, fell_back) = len(f), _long_run(f, horizon, variance)
     statistic = float(f.mean()/np.sqrt(spread/(n - 1))) if spread > 0 else np.nan
     return LossTest(statistic, float(stats.norm.sf(statistic)), n, horizon, "greater", kernel, fell_back)
@@ -195,7 +195,7 @@ def superior_predictive_ability(
     (models, names), own = _table(model_losses), per_timestamp(benchmark_losses)
     if own.shape != models.shape[:1]: raise InputError("The benchmark has one loss for each row of the models'", (own.shape, models.shape))
     d, n = own[:, None] - models, len(own)
-    d = np.where(_varies(d, np.r_[models, np.tile(own[:, None], len(names))]), d, d.mean(axis=0))
+    d = np.where(varies(d, np.r_[models, np.tile(own[:, None], len(names))]), d, d.mean(axis=0))
     drawn, length = _scatter(d, d, block_length, n_bootstraps, seed)
     gain, error = d.mean(axis=0), np.where(np.ptp(d, axis=0) > 0, np.sqrt((drawn**2).mean(axis=0)), 0)
     ratio, hopeless = _over(gain, error), gain < -error*np.sqrt(2*np.log(np.log(max(n, 3))))
@@ -219,7 +219,7 @@ class ModelConfidenceSet:
 # %% ../../nbs/22_evaluation.significance.ipynb #4e105f94
 def _pairs(array, drawn):
     "Differences of mean losses over their standard errors, k x k, and those of the drawn histories, reps x k x k"
-    moving = np.array([_varies(array - one[:, None], np.abs(array) + np.abs(one[:, None])) for one in array.T])
+    moving = np.array([varies(array - one[:, None], np.abs(array) + np.abs(one[:, None])) for one in array.T])
     gap = np.array([(one[:, None] - array).mean(axis=0) for one in array.T])
     drawn = np.where(moving, drawn[:, :, None] - drawn[:, None, :], 0)
     error = np.sqrt((drawn**2).mean(axis=0))
@@ -287,7 +287,7 @@ def nadeau_bengio(
     d = _complete(differences, "A series of differences", 1)
     if d.ndim != 1: raise InputError("There is one difference per fold", d.shape)
     if not (0 < n_train < np.inf and 0 < n_test < np.inf): raise InputError("A fold has training rows and test rows", (n_train, n_test))
-    reason = "one fold has no variance" if len(d) < 2 else "" if _varies(d, d) else "the differences do not vary"
+    reason = "one fold has no variance" if len(d) < 2 else "" if varies(d, d) else "the differences do not vary"
     statistic = np.nan if reason else float(d.mean()/np.sqrt((1/len(d) + n_test/n_train)*d.var(ddof=1)))
     return FoldTest(statistic, _student(statistic, max(len(d) - 1, 1), alternative), len(d), n_train, n_test, alternative, reason)
 

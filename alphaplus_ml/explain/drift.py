@@ -13,13 +13,13 @@ import pandas as pd
 from scipy import stats
 from scipy.fft import dct
 
-from ..core import InputError, new_id
-from ..evaluation.bootstrap import _varies, optimal_block_length
+from ..core import InputError, new_id, records
+from ..evaluation.bootstrap import varies, optimal_block_length
 from ..evaluation.significance import adjust_p_values
 from .agreement import ranks
 from .explanation import Explanation
 from .pictures import closed_axes, in_units, name_lines, plain, quiet, unit_power, up
-from .records import json_value, records, row_title, value_columns
+from .records import json_value, row_title, value_columns
 
 # %% auto #0
 __all__ = ['fewest', 'columns_of_drift', 'mean_error', 'compare_means', 'ExplanationDrift', 'drift_frame', 'plot_drift',
@@ -65,7 +65,7 @@ def _judged(before, after, error, degrees):
 # %% ../../nbs/73b_explain.drift.ipynb #870a145a
 def _side(series):
     "Mean, variance of the mean and degrees of freedom of one side; a constant has no variance"
-    if not _varies(series, series): return series.mean(), 0.0, 1
+    if not varies(series, series): return series.mean(), 0.0, 1
     error, degrees = mean_error(series)
     return series.mean(), error**2, degrees
 
@@ -78,7 +78,7 @@ def compare_means(
     if min(len(before), len(after)) < fewest: return {**_untold, "note": f"fewer than {fewest} timestamps with an answer"}
     if paired:
         gap = after - before
-        _, variance, degrees = _side(gap) if _varies(gap, np.r_[before, after]) else (0, 0.0, 1)
+        _, variance, degrees = _side(gap) if varies(gap, np.r_[before, after]) else (0, 0.0, 1)
         return _judged(before.mean(), after.mean(), np.sqrt(variance), degrees)
     (a, va, da), (b, vb, db) = _side(before), _side(after)
     return _judged(a, b, np.sqrt(va + vb), (va + vb)**2/(va**2/da + vb**2/db) if va + vb > 0 else 1)

@@ -15,13 +15,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from ..core import InputError, new_id, unknown_name
+from ..core import InputError, new_id, records, unknown_name
 from .agreement import agreement_of, group_features, groups_of, rank_frame, split_steps, strongest_partner, summed_groups
 from .base import Attribution
 from .pictures import (plot_agreement, plot_bars, plot_beeswarm, plot_dependence, plot_heat, plot_methods, plot_surrogate, plot_waterfall,
                                            summed, value_words, weightiest)
 from .page import standalone_page
-from .records import global_frame, local_frame, records, row_position, row_title, timestamps_of
+from .records import global_frame, local_frame, row_position, row_title, timestamps_of
 
 # %% auto #0
 __all__ = ['Attributions', 'Measures', 'Courses', 'Parts', 'Overviews', 'Heat', 'Closeups', 'Explanation', 'explanation_from']

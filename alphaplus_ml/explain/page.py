@@ -16,8 +16,8 @@ import pandas as pd
 # %% auto #0
 __all__ = ['standalone_page']
 
-# %% ../../nbs/72e_explain.page.ipynb #aa1b0329
-_style = """body{font:15px/1.5 system-ui,sans-serif;color:#222;background:#fff;max-width:60rem;margin:2rem auto;padding:0 1rem}
+# %% ../../nbs/72e_explain.page.ipynb #4a3414f8
+_style = """body{font:15px/1.5 system-ui,sans-serif;color:#222;background:#fff;max-width:60rem;margin:2rem auto;padding:0 1rem;overflow-wrap:anywhere}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}img{max-width:100%;height:auto}div{overflow-x:auto}
 table{border-collapse:collapse;font-size:.85rem}th,td{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #ddd}th:first-child,td:first-child{text-align:left}"""
 _policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

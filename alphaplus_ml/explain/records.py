@@ -15,7 +15,7 @@ from .agreement import rank_frame, ranks
 
 # %% auto #0
 __all__ = ['value_columns', 'sample_ids', 'row_position', 'row_title', 'timestamps_of', 'json_value', 'local_metadata',
-           'local_frame', 'global_metadata', 'global_frame', 'records']
+           'local_frame', 'global_metadata', 'global_frame']
 
 # %% ../../nbs/72d_explain.records.ipynb #c7c364cd
 def sample_ids(
@@ -155,17 +155,3 @@ def global_frame(
         "feature_value": np.nan, **{f"{m}_value": means[m].to_numpy() if m in means else np.nan for m in value_columns},
         "feature_importance_rank": _place_column(next(iter(means.values())).to_frame().T), "interpretation_type": "global",
         "sample_id": None, "metadata": _objects([global_metadata(explanation)]*len(names))})
-
-# %% ../../nbs/72d_explain.records.ipynb #64526606
-def _plain_column(column):
-    "A column's values in plain Python, None where there is none"
-    values = column.to_numpy(object) if column.dtype != object else column.to_numpy(copy=True)
-    if (gaps := column.isna().to_numpy()).any(): values[gaps] = None
-    return values.tolist()
-
-def records(
-    frame:pd.DataFrame,  # any index, which is left out
-)->list[dict]:           # per row, value by column: plain Python values, None where the frame has NaN
-    "A frame's rows as they are written to a database"
-    names = list(frame.columns)   # a pandas Index is slow to walk, and this is walked once per row
-    return [dict(zip(names, row)) for row in zip(*(_plain_column(frame[name]) for name in names))]

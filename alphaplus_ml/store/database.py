@@ -184,12 +184,12 @@ def tidy(
     types:dict[str, object],    # SQL type by column, where it is known
 )->pd.DataFrame:                # rows numbered from 0; times are UTC
     "A result as a frame with the columns' types"
-    names, rows = list(result.keys()), result.fetchall()
-    def array(place, name):
-        values = [row[place] for row in rows]
+    names = list(result.keys())
+    columns = list(zip(*result.fetchall())) or [()]*len(names)
+    def array(name, values):
         whole, gaps = frame_types.get(type(types.get(name)), (None, None))
-        return pd.array(values, gaps if None in values else whole) if whole else pd.Series(values)._values
-    return pd.DataFrame({name: array(place, name) for place, name in enumerate(names)}, columns=names, copy=False)
+        return pd.array(values, gaps if None in values else whole) if whole else pd.Series(list(values)).array
+    return pd.DataFrame({name: array(name, values) for name, values in zip(names, columns)}, columns=names, copy=False)
 
 # %% ../../nbs/82_store.database.ipynb #59d3b600
 def prepare(

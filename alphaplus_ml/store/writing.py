@@ -153,8 +153,9 @@ def insert_blocks(
     moment, written = connection.execute(sa.select(utc_clock())).scalar(), 0
     for columns in blocks:
         n = len(next(iter(columns.values())))
-        moments = [own or moment for own in columns.get("timestamp", [None]*n)]
-        insert(connection, table, {name: values for name, values in {**columns, "timestamp": moments}.items() if values.count(None) < n})
+        if "timestamp" in columns or connection.dialect.name == "sqlite":
+            columns = {**columns, "timestamp": [own or moment for own in columns.get("timestamp", [None]*n)]}
+        insert(connection, table, {name: values for name, values in columns.items() if values.count(None) < n} or columns)
         written += n
     return written
 
