@@ -23,7 +23,7 @@ from ..features.kernels import compiled
 __all__ = ['weighers', 'node_means', 'follow_paths', 'no_contributions', 'path_contributions', 'coefficient_contributions',
            'constant_contributions', 'weighted_contributions', 'explain_weights']
 
-# %% ../../nbs/72_explain.eli5_values.ipynb #24a26424
+# %% ../../nbs/72_explain.eli5_values.ipynb #e752c794
 @compiled
 def _means(left, right, value, cover, roots):
     "The mean value at every node, parents after their children"
@@ -38,6 +38,7 @@ def _means(left, right, value, cover, roots):
         mean[node] = (weight[a]*mean[a] + weight[b]*mean[b])/weight[node] if weight[node] > 0 else (mean[a] + mean[b])/2
     return mean
 
+# %% ../../nbs/72_explain.eli5_values.ipynb #0f61fc6a
 def node_means(
     trees:Trees,
     kept:bool=False,   # whether the values of inner nodes are the model's own, as in scikit-learn's trees
@@ -45,7 +46,7 @@ def node_means(
     "The value that a row has at each node on its way"
     return trees.value if kept else _means(trees.left, trees.right, trees.value, trees.cover, trees.roots)
 
-# %% ../../nbs/72_explain.eli5_values.ipynb #f7736b82
+# %% ../../nbs/72_explain.eli5_values.ipynb #a9f4580d
 @compiled
 def _follow(column, cut, left, right, mean, roots, owner, codes, out):
     "Add to each feature's line what the questions about it change"
@@ -57,6 +58,7 @@ def _follow(column, cut, left, right, mean, roots, owner, codes, out):
                 out[owner[column[node]], row] += mean[child] - mean[node]
                 node = child
 
+# %% ../../nbs/72_explain.eli5_values.ipynb #c6824c4d
 def follow_paths(
     trees:Trees,
     X:np.ndarray,        # n x f values, NaN where missing
@@ -72,11 +74,12 @@ def follow_paths(
     _follow(trees.column, trees.cut, trees.left, trees.right, mean, trees.roots, trees.owner, codes_of(trees, X), out)
     return out.T, float(trees.offset + mean[trees.roots].sum())
 
-# %% ../../nbs/72_explain.eli5_values.ipynb #a70667fd
+# %% ../../nbs/72_explain.eli5_values.ipynb #5d980003
 def _unanswered(X:pd.DataFrame, reason:str)->Attribution:
     "No values, and why"
     return Attribution(np.full(X.shape, np.nan), np.nan, {"route": "none", "reason": reason})
 
+# %% ../../nbs/72_explain.eli5_values.ipynb #d1440602
 @explainers.register("no contributions", method="eli5", kinds="anything else, without values and with the reason", classes=None)
 def no_contributions(
     model:Any,        # a model of any kind, or a function
@@ -101,7 +104,7 @@ def _from_library(model:Any, X:pd.DataFrame, position:int)->tuple:
         found = booster.predict(rows, pred_contribs=True, approx_contribs=True, strict_shape=True)
     return found[:, position, :-1].astype(float), float(found[0, position, -1])
 
-# %% ../../nbs/72_explain.eli5_values.ipynb #f34c6bd0
+# %% ../../nbs/72_explain.eli5_values.ipynb #cfb4d7eb
 def _route(model:Any)->str:
     "How the numbers of a model's trees stand to eli5's"
     if is_a(model, xgboost_classes): return "path contributions of the trees, as XGBoost's approx_contribs; eli5.explain_prediction leaves out the base score"
@@ -109,6 +112,7 @@ def _route(model:Any)->str:
     if is_a(model, forest_classes[-1:]): return "path contributions of the trees; eli5.explain_prediction has no rule for this model"
     return "path contributions of the trees, as eli5.explain_prediction"
 
+# %% ../../nbs/72_explain.eli5_values.ipynb #88f4823c
 def _contributions(model:Any, X:pd.DataFrame, label:Any, position:int)->tuple:
     "Contributions, what they start from, the route"
     try: return *follow_paths(trees_of(model, label), X.to_numpy(float), kept=is_a(model, forest_classes[:-1])), _route(model)
@@ -164,7 +168,7 @@ def coefficient_contributions(
     route = "coefficients times values, as eli5.explain_prediction" + (" of the last step" if len(steps_of(model)) > 1 else "")
     return Attribution(values, base, {"route": route, "additivity_error": check_additivity(values, base, sums)})
 
-# %% ../../nbs/72_explain.eli5_values.ipynb #c9cf1421
+# %% ../../nbs/72_explain.eli5_values.ipynb #757906f1
 @explainers.register("constant value", method="eli5", kinds="constant baselines", classes=("sklearn.dummy.DummyRegressor",))
 def constant_contributions(
     model:Any,        # a fitted baseline that predicts one number
@@ -176,6 +180,7 @@ def constant_contributions(
     sums, values = margin(model, X), np.zeros(X.shape)
     return Attribution(values, float(sums[0]), {"route": "a constant, of which eli5 has no rule", "additivity_error": check_additivity(values, float(sums[0]), sums)})
 
+# %% ../../nbs/72_explain.eli5_values.ipynb #c2d7ef6f
 @explainers.register("weighted contributions", method="eli5", kinds="weighted averages of models with contributions", classes=("sklearn.ensemble._voting.VotingRegressor",))
 def weighted_contributions(
     model:Any,        # a fitted ensemble that averages predictions: `estimators_` and `weights`
@@ -191,7 +196,7 @@ def weighted_contributions(
     values, base = (sum(share*part for share, part in zip(shares, parts)) for parts in zip(*found))
     return Attribution(values, float(base), {"route": f"weighted sum of {', '.join(names)}", "additivity_error": check_additivity(values, base, margin(model, X), 1e-5)})
 
-# %% ../../nbs/72_explain.eli5_values.ipynb #f114c5a4
+# %% ../../nbs/72_explain.eli5_values.ipynb #ccd4de6a
 weighers = Registry("weigher of features")
 
 def _shares(gains)->np.ndarray:
@@ -199,11 +204,13 @@ def _shares(gains)->np.ndarray:
     gains = np.asarray(gains, float)
     return gains/gains.sum() if gains.sum() > 0 else np.zeros(len(gains))
 
+# %% ../../nbs/72_explain.eli5_values.ipynb #5cac7474
 @weighers.register("LightGBM", classes=lightgbm_classes, weight="share of the total gain", route="booster.feature_importance('gain'), as eli5.explain_weights")
 def _weigh_lightgbm(model:Any, label:Any)->tuple:
     "Shares of the gain of LightGBM's splits"
     return _shares(getattr(model, "booster_", model).feature_importance("gain")),
 
+# %% ../../nbs/72_explain.eli5_values.ipynb #d2bbb92a
 @weighers.register("XGBoost", classes=xgboost_classes, weight="share of the mean gain per split", route="booster.get_score('gain'), as eli5.explain_weights")
 def _weigh_xgboost(model:Any, label:Any)->tuple:
     "Shares of the mean gain of XGBoost's splits"
@@ -212,18 +219,20 @@ def _weigh_xgboost(model:Any, label:Any)->tuple:
     gains = booster.get_score(importance_type="gain")
     return _shares([gains.get(name, 0.0) for name in booster.feature_names or [f"f{i}" for i in range(booster.num_features())]]),
 
+# %% ../../nbs/72_explain.eli5_values.ipynb #ccb3cf21
 @weighers.register("CatBoost", classes=catboost_classes, weight="share of the mean change of the prediction", route="PredictionValuesChange, as eli5.explain_weights")
 def _weigh_catboost(model:Any, label:Any)->tuple:
     "Shares of how much CatBoost's prediction changes with a feature"
     return _shares(model.get_feature_importance(type="PredictionValuesChange")),
 
-# %% ../../nbs/72_explain.eli5_values.ipynb #f1b9af75
+# %% ../../nbs/72_explain.eli5_values.ipynb #af295c2a
 @weighers.register("scikit-learn", classes=forest_classes[:-1], weight="share of the total gain", route="feature_importances_, as eli5.explain_weights")
 def _weigh_forest(model:Any, label:Any)->tuple:
     "Shares of the gain of a tree, a forest or gradient boosting, and their spread over the trees"
     trees = np.ravel(getattr(model, "estimators_", []))
     return (model.feature_importances_, np.std([tree.feature_importances_ for tree in trees], axis=0)) if len(trees) else (model.feature_importances_,)
 
+# %% ../../nbs/72_explain.eli5_values.ipynb #f9d2612c
 @weighers.register("histogram boosting", classes=forest_classes[-1:], weight="share of the total gain", route="gains of the splits; eli5 has no rule for this model")
 def _weigh_histogram(model:Any, label:Any)->tuple:
     "Shares of the gain of histogram boosting's splits"
@@ -231,24 +240,27 @@ def _weigh_histogram(model:Any, label:Any)->tuple:
     inner = nodes[nodes["is_leaf"] == 0]
     return _shares(np.bincount(inner["feature_idx"].astype(int), inner["gain"].astype(float), model.n_features_in_)),
 
+# %% ../../nbs/72_explain.eli5_values.ipynb #07d7bfa8
 @weighers.register("linear", classes=linear_classes, weight="coefficient", route="coefficients of the last step, as eli5.explain_weights")
 def _weigh_linear(model:Any, label:Any)->tuple:
     "Coefficients, the intercept last"
     slopes, intercept = _coefficients(model, label)
     return np.append(slopes, intercept),
 
+# %% ../../nbs/72_explain.eli5_values.ipynb #121c31a6
 @weighers.register("constant", classes=("sklearn.dummy.DummyRegressor",), weight="coefficient", route="a constant; eli5 has no rule for it")
 def _weigh_constant(model:Any, label:Any)->tuple:
     "Zeros, and the constant last"
     return np.append(np.zeros(model.n_features_in_), np.ravel(model.constant_)[0]),
 
-# %% ../../nbs/72_explain.eli5_values.ipynb #a51d3d16
+# %% ../../nbs/72_explain.eli5_values.ipynb #e64399a3
 def _names_at_last_step(model:Any)->list:
     "What the columns are called that a model's last step sees"
     *before, last = steps_of(model)
     names = columns_of_fit(model) or [f"x{i}" for i in range(model_width(model) or 0)]
     return list(model[:-1].get_feature_names_out(names)) if before else names
 
+# %% ../../nbs/72_explain.eli5_values.ipynb #30f01508
 def explain_weights(
     model:Any,        # a fitted model, or a pipeline that ends in one
     label:Any=None,   # of a linear classifier of three classes or more, the one whose coefficients are shown

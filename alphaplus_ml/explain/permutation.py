@@ -59,14 +59,13 @@ def correlation_clusters(
     members = pd.Series(list(X.columns)).groupby(pd.factorize(labels)[0]).agg(list)
     return {f"{first} and {len(more)} more" if more else str(first): [first, *more] for first, *more in members}
 
-# %% ../../nbs/72a_explain.permutation.ipynb #88b28d61
+# %% ../../nbs/72a_explain.permutation.ipynb #e83bc9a9
 def _positions(
     X:pd.DataFrame,     # n x f features
     groups:dict|None,   # name to columns that are shuffled together
 )->dict:                # name to positions of columns; a feature in no group stands alone
     "What is shuffled together, by the places of the columns"
-    named = [(name, column) for name, columns in (groups or {}).items() for column in columns]
-    taken = [column for _, column in named]
+    taken = [column for columns in (groups or {}).values() for column in columns]
     if unknown := [column for column in taken if column not in X]: raise InputError("A group holds columns of X", unknown[:5], f"X begins {list(X.columns[:5])}.")
     if twice := [column for column in dict.fromkeys(taken) if taken.count(column) > 1]: raise InputError("A feature is in one group at most", twice[:5])
     lists = {**(groups or {}), **{str(column): [column] for column in X if column not in taken}}
@@ -102,7 +101,7 @@ def _by_predict(
             found.append(np.asarray(predict(rows), float).reshape(len(some), len(X)))
         yield np.concatenate(found)
 
-# %% ../../nbs/72a_explain.permutation.ipynb #97194439
+# %% ../../nbs/72a_explain.permutation.ipynb #02c05bab
 @compiled
 def _walk_on(node, group, row, other, nodes, codes, group_of):
     "The leaf's value for a row that has another row's values in one group"
@@ -112,6 +111,7 @@ def _walk_on(node, group, row, other, nodes, codes, group_of):
         node = left[node] if codes[place, other if group_of[place] == group else row] <= cut[node] else right[node]
     return leaf[node]
 
+# %% ../../nbs/72a_explain.permutation.ipynb #00d8b3ac
 @compiled
 def _changes(roots, nodes, codes, group_of, orders, out):
     "Add to each group's and order's sums what the trees change"
@@ -129,7 +129,7 @@ def _changes(roots, nodes, codes, group_of, orders, out):
                 for r in range(len(orders)):
                     out[group, r, row] += _walk_on(fork[group], group, row, orders[r, row], nodes, codes, group_of) - leaf[node]
 
-# %% ../../nbs/72a_explain.permutation.ipynb #89c4316f
+# %% ../../nbs/72a_explain.permutation.ipynb #2ef66a15
 def _in_units(
     trees:Trees,
 )->tuple:   # (nodes,) whole numbers, and the unit, a power of two
@@ -138,6 +138,7 @@ def _in_units(
     unit = 2.0**(np.ceil(np.log2(largest)) - 61) if largest > 0 else 1.0
     return np.rint(np.where(trees.left < 0, trees.value, 0.0)/unit).astype(np.int64), unit
 
+# %% ../../nbs/72a_explain.permutation.ipynb #f8b930d6
 @compiled
 def _sums(roots, nodes, codes):
     "The sum of each row's leaves"
@@ -150,7 +151,7 @@ def _sums(roots, nodes, codes):
             total[row] += leaf[node]
     return total
 
-# %% ../../nbs/72a_explain.permutation.ipynb #e73853c6
+# %% ../../nbs/72a_explain.permutation.ipynb #19620e33
 links = {"identity": lambda sums: sums, "logistic": expit, "exponential": np.exp}   # of a forecast from the margin
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +165,7 @@ class _OwnTrees:
     link:str = "identity"
     def forecast(self, sums): return links[self.link](self.trees.offset + self.unit*sums)
 
+# %% ../../nbs/72a_explain.permutation.ipynb #d828877e
 def _own_trees(
     model:Any,             # a fitted model
     X:pd.DataFrame,        # n rows
@@ -236,7 +238,7 @@ def _inference(
     if error == 0: return drop, drop, float(drop <= 0)   # a feature that the model never looks at
     return drop - law.ppf((1 + level)/2)*error, drop + law.ppf((1 + level)/2)*error, float(law.sf(drop/error))
 
-# %% ../../nbs/72a_explain.permutation.ipynb #2ed8c7bc
+# %% ../../nbs/72a_explain.permutation.ipynb #e52defab
 def _record(result, name:str, rank:int)->dict:
     "A feature or group as a row of model_interpretability"
     line = result.frame.loc[name]
@@ -246,6 +248,7 @@ def _record(result, name:str, rank:int)->dict:
             "shap_value": None, "lime_value": None, "eli5_value": None if np.isnan(line["mean"]) else float(line["mean"]), "feature_importance_rank": rank,
             "interpretation_type": "global", "sample_id": None, "metadata": facts}
 
+# %% ../../nbs/72a_explain.permutation.ipynb #c801c465
 def _plot(result, max_display:int):
     "Drops with their intervals, the largest at the top"
     plt, shown = need("matplotlib.pyplot"), result.frame.head(max_display).iloc[::-1]
@@ -283,7 +286,7 @@ class PermutationImportance:
         "Drops with their intervals"
         return _plot(self, max_display)
 
-# %% ../../nbs/72a_explain.permutation.ipynb #240df3c2
+# %% ../../nbs/72a_explain.permutation.ipynb #04a77755
 def _checked(model:Any, X:Any, y:Any, label:Any, n_repeats:int, blocks:int)->tuple:  # the rows as the model takes them, the labels on their index
     "Rows and labels that fit the model and each other, or a refusal"
     for name, value, least in (("n_repeats", n_repeats, 1), ("blocks", blocks, 2)):
@@ -293,20 +296,33 @@ def _checked(model:Any, X:Any, y:Any, label:Any, n_repeats:int, blocks:int)->tup
     check_alignment(rows, y)
     return rows, y.astype(float) if label is None else y.eq(label).astype(float)
 
+# %% ../../nbs/72a_explain.permutation.ipynb #244a8c2b
 def _default_metric(model:Any, y:pd.Series, label:Any)->str:
     "What a model of this kind is judged by when nobody says"
     if label is not None: return "log_loss"
     if hasattr(model, "__sklearn_tags__") and is_classifier(model): return "log_loss" if len(model.classes_) == 2 else "accuracy"
     return default_metric(y.index)
 
-# %% ../../nbs/72a_explain.permutation.ipynb #eaa242cd
-def _tabulated(drops:np.ndarray, names:list)->pd.DataFrame:  # groups x orders x (1 + blocks) to a line per group
-    "Mean, spread, interval and p-value of the drops, the largest first"
+# %% ../../nbs/72a_explain.permutation.ipynb #058a6722
+def _tabulated(drops:np.ndarray, names:list)->tuple:  # groups x orders x (1 + blocks) to two frames with a line per group
+    "Mean, spread, interval and p-value of the drops, the largest first; and the drops of all rows with each order"
     lines = [(one[:, 0].mean(), one[:, 0].std(), *_inference(one[:, 0].mean(), one[:, 1:].mean(axis=0))) for one in drops]
-    frame = pd.DataFrame(lines, pd.Index(names, name="feature"), ["mean", "std", "lower", "upper", "p_value"])
-    return frame.sort_values("mean", ascending=False, kind="stable")
+    frame = pd.DataFrame(lines, index := pd.Index(names, name="feature"), ["mean", "std", "lower", "upper", "p_value"])
+    return frame.sort_values("mean", ascending=False, kind="stable"), pd.DataFrame(drops[:, :, 0], index).rename_axis(columns="order")
 
-# %% ../../nbs/72a_explain.permutation.ipynb #d45eefc1
+# %% ../../nbs/72a_explain.permutation.ipynb #467c58e5
+def _drops(model, rows, y, metric:str, positions:dict, orders:np.ndarray, parts:list, label, options:dict)->tuple:
+    "What shuffling costs, groups x orders x (1 + blocks); the score of the rows as they are; the route"
+    predict = _predictor(model, label)
+    predicted = np.asarray(predict(rows), float)
+    if np.isnan(baseline := score(metric, y, predicted, **options)): raise InputError("The metric is defined on the rows as they are", f"{metric} of {len(rows)} rows is NaN", "Use more rows, or another metric.")
+    scores, own = _scorer(metric, y, parts, options), None if label is not None else _own_trees(model, rows, predicted)
+    changed = _by_trees(own, positions, orders) if own else _by_predict(predict, rows, positions, orders)
+    after = np.array([[scores(one) for one in of_group] for of_group in changed])
+    route = "trees walked again from the first question about a shuffled feature" if own else "predictions of the model"
+    return sign(metric)*(scores(own.forecast(own.sums) if own else predicted) - after), baseline, route
+
+# %% ../../nbs/72a_explain.permutation.ipynb #14ad2ee5
 def permutation_importance(
     model:Any,                # a fitted model, or a function from a frame of n rows to n numbers
     X:pd.DataFrame,           # n held-out rows, columns as in the fit, in any order of rows
@@ -338,17 +354,9 @@ def permutation_importance(
     rows, y = _checked(model, X, y, label, n_repeats, blocks)
     metric, positions, parts = metric or _default_metric(model, y, label), _positions(X if isinstance(X, pd.DataFrame) else rows, groups), _time_blocks(rows.index, blocks)
     within = ("timestamp" if hasattr(metrics[metric], "by_timestamp") else None) if within == "auto" else within
-    predict, orders = _predictor(model, label), shuffled_orders(rows.index, n_repeats, within, seed)
-    predicted = np.asarray(predict(rows), float)
-    if np.isnan(baseline := score(metric, y, predicted, **options)): raise InputError("The metric is defined on the rows as they are", f"{metric} of {len(rows)} rows is NaN", "Use more rows, or another metric.")
-    scores, own = _scorer(metric, y, parts, options), None if label is not None else _own_trees(model, rows, predicted)
-    changed = _by_trees(own, positions, orders) if own else _by_predict(predict, rows, positions, orders)
-    before = scores(own.forecast(own.sums) if own else predicted)   # so that a feature which is never asked about loses exactly nothing
-    drops = sign(metric)*(before - np.array([[scores(one) for one in of_group] for of_group in changed]))
+    drops, baseline, route = _drops(model, rows, y, metric, positions, shuffled_orders(rows.index, n_repeats, within, seed), parts, label, options)
     found = PermutationImportance(
-        frame=_tabulated(drops, list(positions)), drops=pd.DataFrame(drops[:, :, 0], pd.Index(list(positions), name="feature")).rename_axis(columns="order"),
-        baseline=baseline, metric=metric, groups={name: [str(rows.columns[i]) for i in at] for name, at in positions.items()}, within=within,
-        route="trees walked again from the first question about a shuffled feature" if own else "predictions of the model", n_rows=len(rows), n_blocks=len(parts), seed=seed,
-        model_name=model_name, model_version=model_version, importance_id=new_id())
+        *_tabulated(drops, list(positions)), baseline=baseline, metric=metric, groups={name: [str(rows.columns[i]) for i in at] for name, at in positions.items()}, within=within,
+        route=route, n_rows=len(rows), n_blocks=len(parts), seed=seed, model_name=model_name, model_version=model_version, importance_id=new_id())
     if recorder is not None: recorder.append(found.table, found.rows())
     return found
