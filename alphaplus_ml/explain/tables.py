@@ -212,42 +212,22 @@ def _add(table, own, care, want, places):
         for j in range(len(places)): kind |= ((state & care[j]) == want[j]) << j
         for j in range(len(places)): table[places[j], state] += own[kind, j]
 
-# %% ../../nbs/69b_explain.tables.ipynb #545e9cfb
+# %% ../../nbs/69b_explain.tables.ipynb #dbaba3f4
 @compiled
-def kinds_of(
-    codes:np.ndarray,     # (columns, n) of codes_of
-    feature:np.ndarray,   # the d distinct features on the way
-    asked:np.ndarray,     # a line per column on the way: the column, its lowest and its highest code
-    owner:np.ndarray,     # the feature of each column
-)->np.ndarray:            # n whole numbers; bit j says whether feature j meets its conditions
-    "Of which kind each row is at a leaf"
-    kinds = np.zeros(codes.shape[1], np.int64)
-    for j in range(len(feature)):
-        meets = np.ones(codes.shape[1], np.bool_)
-        for column, low, high in asked:
-            if owner[column] == feature[j]: meets &= (codes[column] >= low) & (codes[column] <= high)
-        for row in range(len(kinds)): kinds[row] |= meets[row] << j
-    return kinds
+def _meets(codes, start, size, lines, bounds, meets):
+    "Which rows of a block meet all conditions"
+    meets[:size] = 1
+    for column, low, high in lines:
+        bounds[0], bounds[1] = low, min(high, bounds[2])
+        least, most, mine = bounds[0], bounds[1], codes[column, start:start + size]
+        for row in range(size): meets[row] &= (mine[row] >= least) & (mine[row] <= most)
 
 @compiled
-def _counted(kinds):
-    "The distinct kinds of background rows, and the part of the background that is of each"
-    ordered = np.sort(kinds)
-    if len(kinds) == 0: return ordered, np.zeros(0)
-    starts = np.flatnonzero(np.concatenate((np.array([True]), ordered[1:] != ordered[:-1])))
-    return ordered[starts], np.diff(np.append(starts, len(ordered)))/len(ordered)
-
-# %% ../../nbs/69b_explain.tables.ipynb #454d88f2
-@compiled
-def _leaf(leaf, value, nodes, room, rules, factorials, background):
-    "How many features a leaf has, what it adds to the base value, its own table"
-    feature, share, asked = room
-    d, columns = way_to(leaf, nodes, feature, share, asked)
-    if background.shape[1]:
-        kinds, parts = _counted(kinds_of(background, feature[:d], asked[:columns], nodes[5]))
-        return d, value*parts[-1] if kinds[-1] == (1 << d) - 1 else 0.0, leaf_table_against(value, kinds, parts, d, factorials)
-    points, weights, sizes = rules
-    return d, value*np.prod(share[:d]), leaf_table(value, share[:d], points[d, :sizes[d]], weights[d, :sizes[d]])
+def _bounds(codes):
+    "Space for a lowest and a highest code, and the highest there is"
+    bounds = np.zeros(3, codes.dtype)
+    bounds[2] -= 1
+    return bounds
 
 # %% ../../nbs/69b_explain.tables.ipynb #ec305fbd
 @compiled
@@ -259,6 +239,46 @@ def _questions(feature, asked, owner):
             if owner[line[0]] == feature[j]: lines[known], known = line, known + 1
         ends[j] = known
     return lines, ends
+
+# %% ../../nbs/69b_explain.tables.ipynb #c9bf02e3
+@compiled
+def kinds_of(
+    codes:np.ndarray,   # (columns, n) of codes_of
+    lines:np.ndarray,   # conditions, feature after feature: the column, its lowest and its highest code
+    ends:np.ndarray,    # where those of each of the d features end
+)->np.ndarray:          # n whole numbers; bit j says whether feature j meets its conditions
+    "Of which kind each row is at a leaf"
+    kinds, meets, bounds, start = np.zeros(codes.shape[1], np.int64), np.empty(codes.shape[1], codes.dtype), _bounds(codes), 0
+    for j in range(len(ends)):
+        _meets(codes, 0, len(kinds), lines[start:ends[j]], bounds, meets)
+        start = ends[j]
+        for row in range(len(kinds)): kinds[row] |= np.int64(meets[row]) << j
+    return kinds
+
+@compiled
+def _counted(kinds, d):
+    "The distinct kinds of background rows, of 2^d, and the part of the background that is of each"
+    if d > 16:   # more kinds than could be counted one by one
+        ordered = np.sort(kinds)
+        starts = np.flatnonzero(np.append(np.ones(min(1, len(kinds))), ordered[1:] - ordered[:-1]))
+        return ordered[starts], np.diff(np.append(starts, len(ordered)))/len(ordered)
+    counts = np.zeros(1 << d)
+    for kind in kinds: counts[kind] += 1
+    found = np.flatnonzero(counts)
+    return found, counts[found]/len(kinds)
+
+# %% ../../nbs/69b_explain.tables.ipynb #ed5e4e01
+@compiled
+def _leaf(leaf, value, nodes, room, rules, factorials, background):
+    "How many features a leaf has, what it adds to the base value, its own table"
+    feature, share, asked = room
+    d, columns = way_to(leaf, nodes, feature, share, asked)
+    if background.shape[1]:
+        lines, ends = _questions(feature[:d], asked[:columns], nodes[5])
+        kinds, parts = _counted(kinds_of(background, lines, ends), d)
+        return d, value*parts[-1] if kinds[-1] == (1 << d) - 1 else 0.0, leaf_table_against(value, kinds, parts, d, factorials)
+    points, weights, sizes = rules
+    return d, value*np.prod(share[:d]), leaf_table(value, share[:d], points[d, :sizes[d]], weights[d, :sizes[d]])
 
 # %% ../../nbs/69b_explain.tables.ipynb #267a6547
 @compiled
@@ -291,19 +311,10 @@ def table_below(
         _add(table, own, care[:d], want[:d], np.array([_find(features, count, feature[j]) for j in range(d)]))
     return base, np.concatenate((lines, inside)), np.append(ends, len(lines) + np.arange(1, len(inner) + 1)), features[:count], table
 
-# %% ../../nbs/69b_explain.tables.ipynb #51ec0830
+# %% ../../nbs/69b_explain.tables.ipynb #8fb3a0a1
 rows_at_once = 1024
 
-@compiled
-def _meets(codes, start, size, lines, bounds, meets):
-    "Which rows of a block meet all conditions"
-    meets[:size] = 1
-    for column, low, high in lines:
-        bounds[0], bounds[1] = low, min(high, bounds[2])
-        least, most, mine = bounds[0], bounds[1], codes[column, start:start + size]
-        for row in range(size): meets[row] &= (mine[row] >= least) & (mine[row] <= most)
-
-# %% ../../nbs/69b_explain.tables.ipynb #05f0fa11
+# %% ../../nbs/69b_explain.tables.ipynb #e6a2ab4a
 @compiled
 def look_up(
     codes:np.ndarray,     # (columns, n) of codes_of
@@ -316,8 +327,7 @@ def look_up(
     out:np.ndarray,       # (f, n); the numbers are added to it
 ):
     "Add every table's numbers to the rows' values"
-    state, meets, bounds = np.empty(rows_at_once, codes.dtype), np.empty(rows_at_once, codes.dtype), np.zeros(3, codes.dtype)
-    bounds[2] -= 1   # the largest code there is
+    state, meets, bounds = np.empty(rows_at_once, codes.dtype), np.empty(rows_at_once, codes.dtype), _bounds(codes)
     for start in range(0, codes.shape[1], rows_at_once):
         size, line, bit, at, place = min(rows_at_once, codes.shape[1] - start), 0, 0, 0, 0
         for i in range(len(bits)):
@@ -350,7 +360,7 @@ def _integrate(meets, share, value, points, weights, factor, product, gained, si
             sums, mine = gained[j], factor[j]
             for row in range(size): sums[row] += product[row]/mine[row]
 
-# %% ../../nbs/69b_explain.tables.ipynb #b9dbcdff
+# %% ../../nbs/69b_explain.tables.ipynb #a5f5087b
 @compiled
 def add_deep_leaf(
     codes:np.ndarray,      # (columns, n) of codes_of
@@ -365,8 +375,7 @@ def add_deep_leaf(
     "Add the path-dependent values of a leaf without a table"
     (points, weights, sizes), d = rules, len(feature)
     meets, factor, gained, product = np.empty((d, rows_at_once)), np.empty((d, rows_at_once)), np.empty((d, rows_at_once)), np.empty(rows_at_once)
-    flags, bounds = np.empty(rows_at_once, codes.dtype), np.zeros(3, codes.dtype)
-    bounds[2] -= 1
+    flags, bounds = np.empty(rows_at_once, codes.dtype), _bounds(codes)
     for start in range(0, codes.shape[1], rows_at_once):
         size = min(rows_at_once, codes.shape[1] - start)
         for j in range(d):
@@ -399,7 +408,7 @@ def add_deep_leaf_against(
                 if ~other >> j & 1: out[feature[j], row] += part*value*factorials[a-1]*factorials[b]/factorials[a+b]
                 elif ~kinds[row] >> j & 1: out[feature[j], row] -= part*value*factorials[a]*factorials[b-1]/factorials[a+b]
 
-# %% ../../nbs/69b_explain.tables.ipynb #4ed8bc3b
+# %% ../../nbs/69b_explain.tables.ipynb #046d5350
 @dataclass(frozen=True, eq=False)
 class ShapTables:
     "What is needed to explain rows by a model's trees"
@@ -414,7 +423,7 @@ def _deep_leaf(leaf, nodes, room, background):
     feature, share, asked = room
     d, columns = way_to(leaf, nodes, feature, share, asked)
     lines, ends = _questions(feature[:d], asked[:columns], nodes[5])
-    kinds, parts = _counted(kinds_of(background, feature[:d], asked[:columns], nodes[5]))
+    kinds, parts = _counted(kinds_of(background, lines, ends), d)
     return feature[:d].copy(), share[:d].copy(), lines, ends, kinds, parts
 
 def _base_of_deep(value:float, share:np.ndarray, kinds:np.ndarray, parts:np.ndarray)->float:
@@ -449,7 +458,7 @@ def shap_tables(
     base = trees.offset + sum(part[0] for part in parts) + sum(_base_of_deep(leaf[0], leaf[2], *leaf[5:]) for leaf in deep)
     return ShapTables(trees, float(base), tables, deep)
 
-# %% ../../nbs/69b_explain.tables.ipynb #d2342ede
+# %% ../../nbs/69b_explain.tables.ipynb #1a968c56
 most_rows = 16_384   # in a block
 
 def _explain_block(tables:ShapTables, X:np.ndarray)->np.ndarray:
@@ -457,7 +466,7 @@ def _explain_block(tables:ShapTables, X:np.ndarray)->np.ndarray:
     codes, out = codes_of(tables.trees, X), np.zeros((X.shape[1], len(X)))
     look_up(codes, *tables.tables, out)
     for value, feature, share, lines, ends, others, parts in tables.deep:
-        if len(others): add_deep_leaf_against(kinds_of(codes, feature, lines, tables.trees.owner), others, parts, value, feature, factorials, out)
+        if len(others): add_deep_leaf_against(kinds_of(codes, lines, ends), others, parts, value, feature, factorials, out)
         else: add_deep_leaf(codes, value, feature, share, lines, ends, quadrature(), out)
     return out.T
 
