@@ -14,9 +14,8 @@ from sklearn.linear_model import Ridge
 
 from alphaplus_ml.core import InputError, MemoryRecorder
 from alphaplus_ml.explain.base import margin
-from alphaplus_ml.explain.cache import explanation_key
 from alphaplus_ml.explain.explain import ModelInterpretabilityConfig, explain_model_prediction
-from alphaplus_ml.explain.fingerprints import model_fingerprint
+from alphaplus_ml.explain.fingerprints import answer_key, model_fingerprint
 from alphaplus_ml.models.base import contract_data, make_model, models
 from alphaplus_ml.store.database import Database
 
@@ -131,19 +130,18 @@ def test_a_key_is_the_same_in_another_process(boosted, tmp_path):
     X.to_pickle(tmp_path/"X.pkl")
     program = f"""
     import lightgbm, pandas as pd
-    from alphaplus_ml.explain.cache import explanation_key
-    model, X = lightgbm.Booster(model_file=r"{tmp_path/'model.txt'}"), pd.read_pickle(r"{tmp_path/'X.pkl'}")
-    print(explanation_key(model, X, model.predict(X), None, dict(seed=0)))
+        model, X = lightgbm.Booster(model_file=r"{tmp_path/'model.txt'}"), pd.read_pickle(r"{tmp_path/'X.pkl'}")
+    print(answer_key(model, model.predict(X), X, None, dict(seed=0)))
     """
     keys = {subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": str(seed)}).stdout.strip() for seed in range(2)}
     assert len(keys) == 1 and len(keys.pop()) == 32
 
 
 def test_predictions_tell_models_apart_whatever_their_state_says(boosted, monkeypatch):
-    from alphaplus_ml.explain import cache
-    monkeypatch.setattr(cache, "model_fingerprint", lambda model: "the same for all")
+    from alphaplus_ml.explain import fingerprints
+    monkeypatch.setattr(fingerprints, "model_fingerprint", lambda model: "the same for all")
     _, X, _ = boosted
-    keys = {explanation_key(None, X, np.full(len(X), value), None, {}) for value in (0.0, 1.0, 1.0 + 1e-15)}
+    keys = {answer_key(None, np.full(len(X), value), X) for value in (0.0, 1.0, 1.0 + 1e-15)}
     assert len(keys) == 3
 
 
@@ -176,7 +174,7 @@ import os, signal, sys
 import lightgbm, numpy as np, pandas as pd
 from alphaplus_ml.explain import explanation as module
 from alphaplus_ml.explain.explain import ModelInterpretabilityConfig, explain_model_prediction
-from alphaplus_ml.explain.fingerprints import model_fingerprint
+from alphaplus_ml.explain.fingerprints import answer_key, model_fingerprint
 from alphaplus_ml.store.database import Database
 honest, calls = module.local_frame, []
 def deadly(explanation, first=0):

@@ -14,8 +14,9 @@ from pydantic import Field, field_serializer, field_validator
 from ..config import Config
 from ..core import InputError, Recorder, child_seed, fingerprint, need, unknown_name
 from .base import explain_by, explainer_for, explainers, margin, methods, model_frame
-from .cache import explanation_key, recorded_explanation
+from .cache import recorded_explanation
 from .explanation import Explanation, explanation_from
+from .fingerprints import answer_key
 
 # %% auto #0
 __all__ = ['ModelInterpretabilityConfig', 'chosen_rows', 'explain_model_prediction']
@@ -110,7 +111,7 @@ def explain_model_prediction(
     background, names = config.background if background is None else background, _chosen_explainers(model, config)
     X = chosen_rows(X, config.n_samples, config.seed)
     prediction = margin(model, model_frame(model, X), config.label)
-    key = explanation_key(model, X, prediction, background, {**config.model_dump(exclude=_changes_nothing), "explainers": names})
+    key = answer_key(model, prediction, X, background, {**config.model_dump(exclude=_changes_nothing), "explainers": names})
     named = {"model_name": config.model_name, "model_version": config.model_version, "seed": config.seed}
     if recorder is not None and config.cache and key and (found := recorded_explanation(recorder, key, X, prediction, config.methods, **named)): return found
     computed, background_rows = _computed(model, X, background, config, names, progress), None if background is None else len(background)

@@ -21,6 +21,7 @@ from ..core import InputError, Recorder, child_seed, need, new_id
 from ..evaluation.metrics import default_metric, metrics, score, sign
 from ..evaluation.pairs import mean_of
 from .base import is_a, keras_classes, margin, model_frame, output_position, tree_classes
+from .fingerprints import answer_key
 from .trees import Trees, codes_of, trees_of
 from ..features.kernels import compiled
 from ..models.base import check_alignment, forecast
@@ -243,7 +244,7 @@ def _record(result, name:str, rank:int)->dict:
     "A feature or group as a row of model_interpretability"
     line = result.frame.loc[name]
     facts = {"statistic": "permutation importance", "metric": result.metric, "baseline": result.baseline, **{key: float(line[key]) for key in ("std", "lower", "upper", "p_value")},
-             "group": result.groups[name], "within": result.within, "n_rows": result.n_rows, "n_blocks": result.n_blocks, "n_repeats": result.drops.shape[1], "seed": result.seed, "route": result.route}
+             "drops": result.drops.loc[name].tolist(), "group": result.groups[name], "within": result.within, "n_rows": result.n_rows, "n_blocks": result.n_blocks, "n_repeats": result.drops.shape[1], "seed": result.seed, "route": result.route}
     return {"model_name": result.model_name, "model_version": result.model_version, "prediction_id": result.importance_id, "feature_name": name, "feature_value": None,
             "shap_value": None, "lime_value": None, "eli5_value": None if np.isnan(line["mean"]) else float(line["mean"]), "feature_importance_rank": rank,
             "interpretation_type": "global", "sample_id": None, "metadata": facts}
@@ -277,7 +278,8 @@ class PermutationImportance:
     seed:int             # of the orders
     model_name:str       # in the records
     model_version:str    # in the records
-    importance_id:str    # sorts by time; the prediction_id of the records
+    importance_id:str    # the prediction_id of the records: what it depends on, or the time where the model has no fingerprint
+    cached:bool = False  # whether it was read from rows on record instead of computed
     table:ClassVar[str] = "model_interpretability"
     def rows(self)->list[dict]:  # value by column
         "One row of the table per feature or group"
@@ -310,6 +312,19 @@ def _tabulated(drops:np.ndarray, names:list)->tuple:  # groups x orders x (1 + b
     frame = pd.DataFrame(lines, index := pd.Index(names, name="feature"), ["mean", "std", "lower", "upper", "p_value"])
     return frame.sort_values("mean", ascending=False, kind="stable"), pd.DataFrame(drops[:, :, 0], index).rename_axis(columns="order")
 
+# %% ../../nbs/72a_explain.permutation.ipynb #88aa07fb
+def _recorded(recorder:Recorder, key:str, metric:str, groups:dict, within:str|None, n_repeats:int, blocks:int, seed:int, label:str, model_name:str, model_version:str)->PermutationImportance|None:
+    "An importance from its rows; None when it is not on record"
+    rows = recorder.frame(PermutationImportance.table, prediction_id=key)
+    if len(rows) < len(groups): return None
+    rows = rows.drop_duplicates("feature_name").sort_values("feature_importance_rank")
+    told = pd.DataFrame(rows.metadata.tolist(), index=pd.Index(rows.feature_name.to_numpy(object), name="feature"))
+    frame = told[["std", "lower", "upper", "p_value"]].astype(float)
+    frame.insert(0, "mean", rows.eli5_value.to_numpy(float))
+    drops = pd.DataFrame(told.drops.tolist(), told.index, dtype=float).reindex(list(groups))
+    one = told.iloc[0]
+    return PermutationImportance(frame, drops, float(one.baseline), metric, groups, within, one.route, int(one.n_rows), int(one.n_blocks), seed, model_name, model_version, key, cached=True)
+
 # %% ../../nbs/72a_explain.permutation.ipynb #467c58e5
 def _drops(model, rows, y, metric:str, positions:dict, orders:np.ndarray, parts:list, label, options:dict)->tuple:
     "What shuffling costs, groups x orders x (1 + blocks); the score of the rows as they are; the route"
@@ -337,6 +352,7 @@ def permutation_importance(
     label:Any=None,           # of a classifier, the class whose probability is judged
     model_name:str="model",   # the model's name in the records
     model_version:str="1",    # the model's version in the records
+    cache:bool=True,          # read it from the recorder's rows when the same question was answered before
     recorder:Recorder|None=None,  # gets the rows in one call; nothing is recorded when None
     **options,                # what the metric takes besides: horizon, label_end, quantile, share
 )->PermutationImportance:
@@ -354,9 +370,12 @@ def permutation_importance(
     rows, y = _checked(model, X, y, label, n_repeats, blocks)
     metric, positions, parts = metric or _default_metric(model, y, label), _positions(X if isinstance(X, pd.DataFrame) else rows, groups), _time_blocks(rows.index, blocks)
     within = ("timestamp" if hasattr(metrics[metric], "by_timestamp") else None) if within == "auto" else within
+    settings = (metric, {name: [str(rows.columns[i]) for i in at] for name, at in positions.items()}, within, n_repeats, blocks, seed, str(label), model_name, model_version)
+    key = answer_key(model, _predictor(model, label)(rows), rows, y, (*settings, options))
+    if recorder is not None and cache and key and (found := _recorded(recorder, key, *settings)): return found
     drops, baseline, route = _drops(model, rows, y, metric, positions, shuffled_orders(rows.index, n_repeats, within, seed), parts, label, options)
     found = PermutationImportance(
-        *_tabulated(drops, list(positions)), baseline=baseline, metric=metric, groups={name: [str(rows.columns[i]) for i in at] for name, at in positions.items()}, within=within,
-        route=route, n_rows=len(rows), n_blocks=len(parts), seed=seed, model_name=model_name, model_version=model_version, importance_id=new_id())
+        *_tabulated(drops, list(positions)), baseline=baseline, metric=metric, groups=settings[1], within=within,
+        route=route, n_rows=len(rows), n_blocks=len(parts), seed=seed, model_name=model_name, model_version=model_version, importance_id=key or new_id())
     if recorder is not None: recorder.append(found.table, found.rows())
     return found

@@ -229,7 +229,7 @@ def _bounds(codes):
     bounds[2] -= 1
     return bounds
 
-# %% ../../nbs/69b_explain.tables.ipynb #ec305fbd
+# %% ../../nbs/69b_explain.tables.ipynb #66ec13c1
 @compiled
 def _questions(feature, asked, owner):
     "The conditions feature by feature, and where those of each feature end"
@@ -240,7 +240,6 @@ def _questions(feature, asked, owner):
         ends[j] = known
     return lines, ends
 
-# %% ../../nbs/69b_explain.tables.ipynb #c9bf02e3
 @compiled
 def kinds_of(
     codes:np.ndarray,   # (columns, n) of codes_of
