@@ -254,9 +254,9 @@ def explained_rows(
 # %% ../nbs/78_study.ipynb #2f9d8246
 def explanation_metrics(
     explanation:Explanation,
-)->dict[str, float]:  # number by name; NaN where a method has no answer
+)->dict[str, float]:  # number by name; NaN where a method has no answer; no agreement of a single method
     "The numbers by which an explanation is found again"
-    lines, pairs = explanation.by_row.get("lime", pd.DataFrame()), explanation.agreement()
+    lines, pairs = explanation.by_row.get("lime", pd.DataFrame()), explanation.agreement() if len(explanation.values) > 1 else pd.DataFrame()
     fit = {f"mean_{name}": float(lines[name].mean()) for name in ("surrogate_r2", "stability") if name in lines}
     agreement = {f"{pair.replace(', ', '_')}_{name}": float(line[name]) for pair, line in pairs.iterrows() for name in ("rank_correlation", "same_sign", "top_k")}
     return {"n_explained": len(explanation.features), "additivity_error": explanation.additivity_error, **fit, **agreement}
@@ -267,11 +267,11 @@ def explanation_verdict(
     comparison:ComparisonResult,  # of the explained model with a baseline, on the holdout
 )->str:
     "What an explanation comes to, in one sentence"
-    weights, name, n = explanation.importance(), explanation.model_name, len(explanation.features)
-    if weights.sum() > 0:
-        first = " and ".join(f"{feature} ({weight/weights.sum():.0%})" for feature, weight in weights.head(2).items() if weight > 0)
-        says = f"{name}'s {n:,} explained predictions rest most on {first} of the mean |{explanation.method()}|"
-    else: says = f"{name} predicts the same whatever the features are"
+    weights, name = explanation.importance(), explanation.model_name
     level, p_value = f"{100*(1 - comparison.question.level):g} %", "" if np.isnan(comparison.p_value) else f" (p = {comparison.p_value:.2g})"
-    if comparison.winner == name: return f"{says}, which explains the model and not the market: its forecasts of the holdout are better than {comparison.benchmark}'s at {level}{p_value}, but no explanation shows that these features move prices."
-    return f"{says}, which explains the model and not the market: its skill on the holdout is not distinguishable from {comparison.benchmark}'s at {level}{p_value}, so these reasons may be reasons for noise."
+    skilled = comparison.winner == name
+    skill = f"its forecasts of the holdout are better than {comparison.benchmark}'s at {level}{p_value}" if skilled else f"its skill on the holdout is not distinguishable from {comparison.benchmark}'s at {level}{p_value}"
+    if not weights.sum() > 0: return f"{name} predicts the same whatever the features are, so there is nothing to explain, and {skill}."
+    first = " and ".join(f"{feature} ({weight/weights.sum():.0%})" for feature, weight in weights.head(2).items())
+    rest = ", but no explanation shows that these features move prices." if skilled else ", so these reasons may be reasons for noise."
+    return f"{name}'s {len(explanation.features):,} explained predictions rest most on {first} of the mean |{explanation.method()}|, which explains the model and not the market: {skill}{rest}"
