@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
 from .config import Config
-from .core import Recorder, child_seed, new_id
+from .core import InputError, Recorder, child_seed, new_id
 from .evaluation.comparison import ComparisonResult, compare_models
 from .evaluation.portfolio import portfolio_returns
+from .evaluation.splits import split_holdout
 from .explain.explain import ModelInterpretabilityConfig, explain_model_prediction
 from .explain.explanation import Explanation
 from .features.drift import drift_reference, feature_drift
@@ -27,7 +29,8 @@ from .tuning.optimize import HyperparameterOptimizationConfig, OptimizationResul
 
 # %% auto #0
 __all__ = ['usual_features', 'StudyConfig', 'StudyData', 'study_data', 'study_search', 'holdout_predictions', 'study_comparison',
-           'study_explanation', 'study_catalogue', 'record_catalogue', 'StudyResult', 'market_study']
+           'study_explanation', 'study_catalogue', 'record_catalogue', 'StudyResult', 'market_study', 'HeldOutModel',
+           'held_out_model', 'explained_rows', 'explanation_metrics', 'explanation_verdict']
 
 # %% ../nbs/78_study.ipynb #9f0ce8b5
 usual_features = ("momentum", "trend", "range", "volume", "volatility", "calendar", "cross-sectional", "exogenous")
@@ -196,3 +199,79 @@ def market_study(
         recorder.append(comparison.table, comparison.rows())
         if config.catalogue: record_catalogue(study_catalogue(data, tuned, config), recorder)
     return StudyResult(config, data, tuned, predictions, comparison, explanation)
+
+# %% ../nbs/78_study.ipynb #2b213b9a
+@dataclass(frozen=True, eq=False)
+class HeldOutModel:
+    "A model that has seen the development rows only, and what the holdout says of it"
+    name:str                     # as registered
+    model:Any                    # fitted
+    train:np.ndarray             # positions of the rows that it was fitted on
+    holdout:np.ndarray           # positions of the rows that it has not seen, those without a label too
+    judged:np.ndarray            # positions of the holdout rows with a label
+    comparison:ComparisonResult  # with the baseline, on the judged rows
+
+def _forecast(model, X):
+    "Forecasts on the index of the rows; of a classifier the probability of class 1"
+    values = model.predict_proba(X)[:, 1] if hasattr(model, "predict_proba") else model.predict(X)
+    return pd.Series(np.asarray(values, float), X.index)
+
+# %% ../nbs/78_study.ipynb #111bfc3e
+def held_out_model(
+    X:pd.DataFrame,           # n x f features on the panel's index
+    y:pd.Series,              # n labels, NaN where there is none; 0 and 1 for a classifier
+    model_name:str,           # a registered model
+    *,
+    label_end:pd.Series|None=None,  # when each label is known
+    baseline:str="past_mean", # the registered model to beat
+    holdout:float=0.2,        # share of the timestamps, the last ones, that the model does not see
+    horizon:int=1,            # label horizon h in bars
+    seed:int=0,               # of the bootstrap
+    name:str|None=None,       # what the comparison is recorded under; a new id when None
+)->HeldOutModel:
+    "Fit a model on the development rows and judge it on the holdout"
+    models = {one: make_model(one) for one in (baseline, model_name)}
+    if len(models) < 2: raise InputError("A model is compared with another one", model_name, "Give another baseline.")
+    development, unseen = split_holdout(X, fraction=holdout, horizon=horizon, label_end=label_end)
+    train, judged = (rows[y.iloc[rows].notna()] for rows in (development, unseen))
+    forecasts = {one: _forecast(model.fit(X.iloc[train], y.iloc[train]), X.iloc[judged]) for one, model in models.items()}
+    comparison = compare_models(forecasts, y.iloc[judged], benchmark=baseline, horizon=horizon, label_end=label_end, history=y.iloc[train], seed=seed, name=name)
+    return HeldOutModel(model_name, models[model_name], train, unseen, judged, comparison)
+
+# %% ../nbs/78_study.ipynb #c9fdafeb
+def explained_rows(
+    index:pd.MultiIndex,  # of the rows that may be explained: timestamp and symbol
+    n:int,                # how many are wanted, at least 2
+    seed:int=0,           # draws them
+)->np.ndarray:            # at most n positions, ascending
+    "The rows of the newest timestamp, and others drawn from the whole index"
+    if n < 2: raise InputError("Two rows or more are explained", n)
+    times, rng = index.get_level_values("timestamp"), np.random.default_rng(child_seed(seed, "explained rows"))
+    newest, others = (rng.permutation(np.flatnonzero(those)) for those in (times == times.max(), times != times.max()))
+    first = newest[:max(n//2, n - len(others))]
+    return np.sort(np.r_[first, others[:n - len(first)]])
+
+# %% ../nbs/78_study.ipynb #2f9d8246
+def explanation_metrics(
+    explanation:Explanation,
+)->dict[str, float]:  # number by name; NaN where a method has no answer; no agreement of a single method
+    "The numbers by which an explanation is found again"
+    lines, pairs = explanation.by_row.get("lime", pd.DataFrame()), explanation.agreement() if len(explanation.values) > 1 else pd.DataFrame()
+    fit = {f"mean_{name}": float(lines[name].mean()) for name in ("surrogate_r2", "stability") if name in lines}
+    agreement = {f"{pair.replace(', ', '_')}_{name}": float(line[name]) for pair, line in pairs.iterrows() for name in ("rank_correlation", "same_sign", "top_k")}
+    return {"n_explained": len(explanation.features), "additivity_error": explanation.additivity_error, **fit, **agreement}
+
+# %% ../nbs/78_study.ipynb #7acea307
+def explanation_verdict(
+    explanation:Explanation,
+    comparison:ComparisonResult,  # of the explained model with a baseline, on the holdout
+)->str:
+    "What an explanation comes to, in one sentence"
+    weights, name = explanation.importance(), explanation.model_name
+    level, p_value = f"{100*(1 - comparison.question.level):g} %", "" if np.isnan(comparison.p_value) else f" (p = {comparison.p_value:.2g})"
+    skilled = comparison.winner == name
+    skill = f"its forecasts of the holdout are better than {comparison.benchmark}'s at {level}{p_value}" if skilled else f"its skill on the holdout is not distinguishable from {comparison.benchmark}'s at {level}{p_value}"
+    if not weights.sum() > 0: return f"{name} predicts the same whatever the features are, so there is nothing to explain, and {skill}."
+    first = " and ".join(f"{feature} ({weight/weights.sum():.0%})" for feature, weight in weights.head(2).items())
+    rest = ", but no explanation shows that these features move prices." if skilled else ", so these reasons may be reasons for noise."
+    return f"{name}'s {len(explanation.features):,} explained predictions rest most on {first} of the mean |{explanation.method()}|, which explains the model and not the market: {skill}{rest}"

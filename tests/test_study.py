@@ -10,9 +10,10 @@ from alphaplus_ml.config import Settings, sqlite_url
 from alphaplus_ml.core import InputError, MemoryRecorder
 from alphaplus_ml.evaluation.splits import split_holdout
 from alphaplus_ml.experiments import run_experiment
+from alphaplus_ml.features.engine import build_features
 from alphaplus_ml.market.sources import load_market
 from alphaplus_ml.store.database import Database
-from alphaplus_ml.study import StudyConfig, market_study, study_data, study_search
+from alphaplus_ml.study import StudyConfig, explained_rows, held_out_model, market_study, study_data, study_search
 from alphaplus_ml.tracking.to_mlflow import mlflow_client
 
 filled = ("hyperparameter_optimization", "model_interpretability", "ml_experiments", "advanced_feature_engineering", "model_performance_comparison")
@@ -166,3 +167,71 @@ def test_a_search_goes_on_under_its_id(tmp_path):
 def test_a_search_that_makes_no_sense_reads_no_data(tmp_path):
     run, trials, row = search_run(tmp_path, model_name="logistic", metric="rank_ic")
     assert run.status == "failed" and "classification metric" in run.error["text"] and trials.empty and "data" not in row.config
+
+
+def explained_run(runs, **parameters):
+    "A small explanation through papermill: the run, its settings, and an open database"
+    settings = Settings(runs=runs, database_url=None, mlflow_uri=None, _env_file=None)
+    small = {"source": "planted", "end": "2015-10-30", "features": "momentum_1, momentum_5, rsi_14, volume_zscore_20", "n_explained": 40, "n_background": 60, "n_perturbations": 300, "n_repeats": 2}
+    return run_experiment("explain_prediction", small | parameters, settings=settings), settings, Database(sqlite_url(runs/"alphaplus.db"))
+
+
+def test_an_explained_model_leaves_rows_that_lead_back_to_the_market(tmp_path):
+    "Local, global, permutation and drift rows under one version; each local row leads to its bar, where its values are the model's"
+    run, settings, database = explained_run(tmp_path, model_name="lightgbm_classifier", model_version="7")
+    assert run.status == "completed", run.error
+    with database:
+        rows = database.frame("model_interpretability", model_name="lightgbm_classifier", model_version="7")
+        local, overall, drift = (rows[rows.interpretation_type == kind] for kind in ("local", "global", "drift"))
+        shuffled = overall[[facts.get("statistic") == "permutation importance" for facts in overall.metadata]]
+        assert len(local) == 40*4 and len(overall) - len(shuffled) == 4 and len(drift) == 4 and 1 <= len(shuffled) <= 4 and len(rows) == len(local) + len(overall) + len(drift)
+        assert local[["shap_value", "eli5_value", "lime_value"]].notna().all(axis=None)
+        bars = build_features(load_market("planted", end="2015-10-30"), ["momentum_1", "momentum_5", "rsi_14", "volume_zscore_20"])
+        where = local.sample_id.str.split("|", expand=True)
+        assert pd.to_datetime(where[0]).max() == bars.index.get_level_values("timestamp").max()
+        known = [bars.at[(pd.Timestamp(time), symbol), name] for time, symbol, name in zip(where[0], where[1], local.feature_name)]
+        np.testing.assert_allclose(local.feature_value, known)
+        for _, one in local.groupby("prediction_id"):
+            facts = one.metadata.iloc[0]
+            assert facts["base_value"] + one.shap_value.sum() == pytest.approx(facts["prediction"], abs=1e-9)
+        assert database.frame("latest_explanation", model_name="lightgbm_classifier", model_version="7").shap_value.notna().all()
+        assert len(database.frame("comparison_by_id", comparison_id=run.id)) == 1
+        row = database.frame("ml_experiments", experiment_id=run.id).iloc[0]
+    assert run.metrics["n_explained"] == 40 and run.metrics["additivity_error"] < 1e-9 and 0 <= run.metrics["mean_surrogate_r2"] <= 1
+    assert run.metrics["changed_size"] == sum(facts["changed"] for facts in drift.metadata) and row.tags["verdict"].startswith("planted: lightgbm_classifier's 40 explained predictions")
+    logged = {one.path for one in mlflow_client(settings).list_artifacts(row.tags["mlflow_run_id"])}
+    assert {"explanation.html", "waterfall.png", "agreement.png", "heat_map.png", "drift.png"} <= logged
+    page = (run.path/"explanation.html").read_text()
+    assert "<script" not in page and "src=\"http" not in page and "href=\"http" not in page
+
+
+def test_one_method_and_a_model_that_cannot_be(tmp_path):
+    run, _, database = explained_run(tmp_path, model_name="ridge", methods="eli5")
+    assert run.status == "completed" and not [name for name in run.metrics if "rank_correlation" in name], run.error
+    with database: assert database.frame("model_interpretability", model_version=run.id, interpretation_type="local").shap_value.isna().all()
+    refused, _, database = explained_run(tmp_path, methods="shap, shapley")
+    with database: assert refused.status == "failed" and "shapley" in refused.error["text"] and "data" not in database.frame("ml_experiments", experiment_id=refused.id).iloc[0].config
+
+
+def test_the_newest_rows_are_explained_and_the_choice_is_the_seeds():
+    index = pd.MultiIndex.from_product([pd.date_range("2020-01-01", periods=50, tz="UTC"), list("ABC")], names=["timestamp", "symbol"])[::-1]
+    rows = explained_rows(index, 20, seed=1)
+    assert set(rows) >= {0, 1, 2} and len(set(rows)) == 20 and list(rows) == sorted(rows)
+    assert np.array_equal(rows, explained_rows(index, 20, seed=1)) and not np.array_equal(rows, explained_rows(index, 20, seed=2))
+    assert list(explained_rows(index, 999)) == list(range(150)) and len(explained_rows(index[:3], 2)) == 2 and sum(explained_rows(index, 4) < 3) == 2
+    with pytest.raises(InputError, match="Two rows"): explained_rows(index, 1)
+
+
+@pytest.mark.parametrize("name", ["ridge", "lightgbm_classifier"])
+def test_a_held_out_model_knows_nothing_of_the_holdout(panel, name):
+    "Garbage in the holdout's labels changes no forecast"
+    data = study_data(panel, config)
+    y = (data.y > 0).astype(float).where(data.y.notna()) if name.endswith("classifier") else data.y
+    first = held_out_model(data.X, y, name, label_end=data.label_end)
+    garbled = y.copy()
+    garbled.iloc[first.holdout] = 1 - garbled.iloc[first.holdout]
+    again = held_out_model(data.X, garbled, name, label_end=data.label_end)
+    unseen = data.X.iloc[first.holdout]
+    np.testing.assert_array_equal(first.model.predict(unseen), again.model.predict(unseen))
+    assert not set(first.train) & set(first.holdout) and set(first.judged) <= set(first.holdout) and set(first.comparison.leaderboard.index) == {"past_mean", name}
+    assert data.label_end.iloc[first.train].max() <= unseen.index.get_level_values("timestamp").min()

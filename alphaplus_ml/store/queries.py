@@ -138,6 +138,11 @@ def mean_absolute_shap(
         *_of_version(model_name, model_version, interpretation_type), c.shap_value.is_not(None)).group_by(c.feature_name).order_by(mean.desc(), c.feature_name)
 
 # %% ../../nbs/81_store.queries.ipynb #7da96c91
+def _of_type(interpretation_type):
+    "Rows of a type; of the global ones those of explanations, for permutation importance has another unit"
+    explained = [func.coalesce(attributions.c.metadata["statistic"].as_string(), "") != "permutation importance"] if interpretation_type == "global" else []
+    return attributions.c.interpretation_type == interpretation_type, *explained
+
 @question("model_interpretability", "feature_name")
 def attribution_history(
     feature_name:str,                    # the feature's name, as the model was fitted on it
@@ -148,7 +153,7 @@ def attribution_history(
     "How a feature's attribution developed over refits, newest first"
     c = attributions.c
     period = [*([] if since is None else [c.timestamp >= utc_moment(since)]), *([] if until is None else [c.timestamp < utc_moment(until)])]
-    return newest(attributions, c.feature_name == feature_name, c.interpretation_type == interpretation_type, *period)
+    return newest(attributions, c.feature_name == feature_name, *_of_type(interpretation_type), *period)
 
 # %% ../../nbs/81_store.queries.ipynb #99d3190f
 periods = {"year": 4, "month": 7, "day": 10}   # period -> how many characters of an ISO timestamp name it
@@ -180,7 +185,7 @@ def sample_attributions(
 # %% ../../nbs/81_store.queries.ipynb #4027aa7f
 def _latest(model_name, model_version, interpretation_type):
     "The prediction_id of the newest rows of a type"
-    return newest(attributions, *_of_version(model_name, model_version, interpretation_type), limit=1).with_only_columns(attributions.c.prediction_id).scalar_subquery()
+    return newest(attributions, *_of_version(model_name, model_version, interpretation_type), *_of_type(interpretation_type), limit=1).with_only_columns(attributions.c.prediction_id).scalar_subquery()
 
 @question("model_interpretability", "model_name")
 def latest_explanation(

@@ -99,17 +99,17 @@ class ModelInterpretability(Base):
                       Index(None, "model_name", "model_version", "interpretation_type", "feature_name"),
                       Index(None, "feature_name", "interpretation_type", "timestamp"))
     model_name: Mapped[str|None]               # the explained model; in a market study the searched model's name with _tuned
-    model_version: Mapped[str|None]            # the model's version; in a market study the study's id
-    prediction_id: Mapped[str|None]            # local: the explanation's id, a hyphen and the row's place; global: the explanation's id
-    feature_name: Mapped[str|None]             # the feature's full name: momentum_20
-    feature_value: Mapped[float|None]          # local: what the model read, in the feature's unit; null where it was missing, and in global rows
-    shap_value: Mapped[float|None]             # local: SHAP value in the unit of the model's margin; global: mean absolute value over the explained predictions
-    lime_value: Mapped[float|None]             # local: the feature's weight in LIME's surrogate of the prediction; global: mean absolute value; null when LIME did not run
-    eli5_value: Mapped[float|None]             # local: the feature's contribution by ELI5, in the unit of the model's margin; global: mean absolute value; null when ELI5 did not run
-    feature_importance_rank: Mapped[int|None]  # 1 for the largest absolute value within the prediction, or within the global rows; by the first method
-    interpretation_type: Mapped[str|None]      # local (one prediction), global (mean over an explanation's predictions) or drift (two refits or periods)
-    sample_id: Mapped[str|None]                # the explained row: its timestamp in ISO format, a vertical bar, its symbol; null in global rows
-    metadata_: Mapped[Json|None] = mapped_column("metadata")  # explainer (by method), background_rows (null when path-dependent), base_value, additivity_error; local also prediction; global also statistic, n_predictions
+    model_version: Mapped[str|None]            # the model's version; in a market study the study's id; drift: of the explanation after
+    prediction_id: Mapped[str|None]            # local: the explanation's id, a hyphen and the row's place; global and drift: the id of the explanation, the importance or the comparison
+    feature_name: Mapped[str|None]             # the feature's full name: momentum_20; of features that were shuffled together, the group's name
+    feature_value: Mapped[float|None]          # local: what the model read, in the feature's unit; null where it was missing, and in global and drift rows
+    shap_value: Mapped[float|None]             # local: SHAP value in the unit of the model's margin; global: mean absolute value over the explained predictions; drift: the difference of two such means; null when SHAP did not run
+    lime_value: Mapped[float|None]             # local: what the feature adds on LIME's line around the prediction, in the unit of the model's margin; global: mean absolute value; drift: difference; null when LIME did not run or has no answer
+    eli5_value: Mapped[float|None]             # local: the feature's contribution by ELI5, in the unit of the model's margin; global: mean absolute value, or of permutation importance the score that is lost, in the metric's unit; drift: difference; null when ELI5 did not run or has no answer
+    feature_importance_rank: Mapped[int|None]  # 1 for the largest absolute value within the prediction, the global rows or the comparison; by the first method that was asked
+    interpretation_type: Mapped[str|None]      # local (one prediction), global (over an explanation's predictions, or a permutation importance) or drift (two refits or periods)
+    sample_id: Mapped[str|None]                # the explained row: its timestamp in ISO format, a vertical bar, its symbol; null in global and drift rows
+    metadata_: Mapped[Json|None] = mapped_column("metadata")  # local and global: explainer (by method), background_rows (null when path-dependent), base_value, additivity_error, and under each method's name its facts (route, reason of a gap; of LIME surrogate_r2, intercept, stability, n_perturbations); local also prediction; global also n_predictions; every global row statistic (mean absolute value or permutation importance; the latter with metric, baseline, std, lower, upper, p_value, group, within, n_rows, n_blocks, n_repeats, seed, route); drift: method, paired, level, adjustment, reference, current, before, after, p_value, p_adjusted, changed and the other columns of explanation_drift
 
 # %% ../../nbs/80_store.schema.ipynb #20857574
 class MLExperiment(Base):
