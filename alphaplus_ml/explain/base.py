@@ -217,7 +217,7 @@ def check_additivity(
     "Refuse SHAP values that do not add up"
     error = additivity_error(values, base, margin)
     scale = max(abs(base), np.abs(margin).max(), np.abs(values).sum(axis=1).max())
-    if not error <= tolerance * scale:
+    if not (error <= tolerance * scale and np.isfinite(error)):
         raise AdditivityError(f"SHAP values add up to the margin within {tolerance:g} of its size; here they miss it by {error:.3g}. "
                               "The explainer does not compute what this model computes: please report the model's settings.")
     return error
