@@ -113,7 +113,7 @@ def _contributions(model:Any, X:pd.DataFrame, label:Any, position:int)->tuple:
     "Contributions, what they start from, the route"
     try: return *follow_paths(trees_of(model, label), X.to_numpy(float), kept=is_a(model, forest_classes[:-1])), _route(model)
     except InputError:   # the class was checked before: here only the trees can be at fault
-        if not is_a(model, (*xgboost_classes, *catboost_classes)): raise
+        if not is_a(model, (*xgboost_classes, *catboost_classes)) or getattr(model, "multi_strategy", None) == "multi_output_tree": raise
         return *_from_library(model, X, position), "contributions by the library: XGBoost's approx_contribs, CatBoost's shap_calc_type='Approximate'"
 
 # %% ../../nbs/72_explain.eli5_values.ipynb #ffbf2799
