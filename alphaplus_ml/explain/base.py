@@ -37,8 +37,8 @@ def is_a(
 def steps_of(
     model:Any,  # a scikit-learn pipeline, or a model on its own
 )->list:        # a pipeline's steps in order; a model on its own is the only step
-    "The parts of a model, the predicting one last"
-    return [step for _, step in model.steps] if is_a(model, {"sklearn.pipeline.Pipeline"}) else [model]
+    "The parts of a model that do something, the predicting one last"
+    return [step for _, step in model.steps if step is not None and step != "passthrough"] if is_a(model, {"sklearn.pipeline.Pipeline"}) else [model]
 
 # %% ../../nbs/69_explain.base.ipynb #9a8b76cf
 lightgbm_classes = ("lightgbm.sklearn.LGBMModel", "lightgbm.basic.Booster")
@@ -67,17 +67,24 @@ def _trees_averaged(model:Any)->int:
     forest = "\naverage_output" in booster.model_to_string(num_iteration=1).split("\nTree=")[0]
     return (booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()) if forest else 1
 
+def _answers(values:Any, n:int)->np.ndarray:
+    "What a model said of n rows as n x outputs, or a refusal"
+    values = np.asarray(values, float)
+    if values.shape[:1] != (n,): raise InputError("A model answers each row with a number", f"{values.shape} for {n} rows", "A function takes a frame of n rows and gives n numbers.")
+    if not np.isfinite(values).all(): raise InputError("A model answers each row with a finite number", f"{(~np.isfinite(values).reshape(n, -1).all(axis=1)).sum()} of {n} are not finite")
+    return values.reshape(n, -1)
+
 def margins(
     model:Any,        # a fitted model, or a function of n rows
     X:pd.DataFrame,   # n rows, columns as in the fit
 )->np.ndarray:        # n x outputs
     "What the model adds up for each row and output"
-    if len(steps_of(model)) > 1: return margins(steps_of(model)[-1], model[:-1].transform(X))
+    if is_a(model, {"sklearn.pipeline.Pipeline"}): return margins(steps_of(model)[-1], model[:-1].transform(X) if len(model.steps) > 1 else X)
     asked = next((option for kinds, option in _raw if is_a(model, kinds)), None)
     if asked: values = model.predict(X, **asked)
     elif is_a(model, keras_classes): values = model.predict(network_input(model, X), verbose=0)
     else: values = next((getattr(model, how) for how in ("decision_function", "predict_proba", "predict") if hasattr(model, how)), model)(X)
-    return np.asarray(values, float).reshape(len(X), -1)/(_trees_averaged(model) if is_a(model, lightgbm_classes) else 1)
+    return _answers(values, len(X))/(_trees_averaged(model) if is_a(model, lightgbm_classes) else 1)
 
 # %% ../../nbs/69_explain.base.ipynb #248b8a8a
 def output_position(
@@ -86,7 +93,7 @@ def output_position(
     n_outputs:int,   # how many margins the model has
 )->int:              # counted from 0
     "Which of a model's margins is explained"
-    classes = list(getattr(model, "classes_", range(n_outputs)))
+    classes = [getattr(one, "item", lambda: one)() for one in getattr(model, "classes_", range(n_outputs))]   # plain Python, for the messages
     if label is None and n_outputs == 1: return 0
     if label is None and hasattr(model, "classes_") and len(classes) == n_outputs == 2: return 1
     if n_outputs == 1 and label == classes[-1]: return 0
@@ -112,8 +119,9 @@ def columns_of_fit(
     model:Any,      # a fitted model
 )->list|None:       # None when it was fitted without names
     "The columns that a model was fitted on, by the names that they had"
-    if is_a(model, {"lightgbm.basic.Booster"}): names = model.feature_name()
-    else: names = next((getattr(model, known) for known in ("columns_", "feature_names_in_", "feature_names_") if getattr(model, known, None) is not None), None)
+    front = steps_of(model)[0]
+    if is_a(front, {"lightgbm.basic.Booster"}): names = front.feature_name()
+    else: names = next((getattr(front, known) for known in ("columns_", "feature_names_in_", "feature_names_") if getattr(front, known, None) is not None), None)
     made_up = names is not None and any(list(names) == [f"{start}{i}" for i in range(len(names))] for start in ("Column_", ""))   # by LightGBM and CatBoost
     return None if names is None or made_up else list(names)
 
@@ -128,7 +136,9 @@ def model_width(
     model:Any,      # a fitted model
 )->int|None:        # None when the model does not say
     "How many features a model was fitted on"
-    return model.num_feature() if is_a(model, {"lightgbm.basic.Booster"}) else getattr(model, "n_features_in_", None)
+    front = steps_of(model)[0]
+    if is_a(front, {"lightgbm.basic.Booster"}): return front.num_feature()
+    return len(front.feature_names_) if is_a(front, catboost_classes) else getattr(front, "n_features_in_", None)   # CatBoost forgets its own count when it is saved
 
 # %% ../../nbs/69_explain.base.ipynb #2970adaf
 def check_columns(
@@ -158,7 +168,10 @@ def check_gaps(
 def check_fitted(
     model:Any,  # a scikit-learn estimator; anything else counts as fitted
 )->None:
-    "Refuse a model that was never fitted"
+    "Refuse a model that was never fitted, or that cannot be asked about a frame"
+    if isinstance(model, type): raise InputError("The model is fitted", f"the class {model.__name__}", f"Use {model.__name__}().fit(X, y).")
+    if is_a(model, {"xgboost.core.Booster"}):
+        raise InputError("XGBoost's models are explained in their scikit-learn form", "a Booster", "Load it into one: model = xgboost.XGBRegressor(); model.load_model(booster.save_raw()).")
     if not hasattr(model, "__sklearn_tags__"): return    # a LightGBM booster exists only fitted
     try: check_is_fitted(model)
     except NotFittedError as error: raise InputError("The model is fitted", type(model).__name__, "Call its fit(X, y) first.") from error
@@ -176,6 +189,8 @@ def model_frame(
     check_features(X.rename(columns=str) if isinstance(X, pd.DataFrame) else X)
     check_columns(model, X)
     check_gaps(model, X)
+    nullable = {name: float for name, kind in X.dtypes.items() if pd.api.types.is_extension_array_dtype(kind)}   # not every model knows pd.NA
+    X = X.astype(nullable) if nullable else X
     nameless = hasattr(model, "__sklearn_tags__") and not model_columns(model)
     return X.set_axis(range(X.shape[1]), axis=1) if nameless else X   # scikit-learn warns of names it never saw
 
@@ -202,7 +217,7 @@ def check_additivity(
     "Refuse SHAP values that do not add up"
     error = additivity_error(values, base, margin)
     scale = max(abs(base), np.abs(margin).max(), np.abs(values).sum(axis=1).max())
-    if not error <= tolerance * scale:
+    if not (error <= tolerance * scale and np.isfinite(error)):
         raise AdditivityError(f"SHAP values add up to the margin within {tolerance:g} of its size; here they miss it by {error:.3g}. "
                               "The explainer does not compute what this model computes: please report the model's settings.")
     return error

@@ -15,7 +15,7 @@ from alphaplus_ml.explain.base import (
     Attribution, catboost_classes, check_additivity, check_fitted, columns_of_fit, explain_by, explainer_for, explainers, forest_classes, is_a, lightgbm_classes, linear_classes,
     margin, margins, model_frame, model_width, output_position, steps_of, tree_classes, xgboost_classes,
 )
-from .shap_values import _at_last_step, _coefficients, _tolerance
+from .shap_values import _at_last_step, _coefficients, _tolerance, member_shares
 from .trees import Trees, codes_of, trees_of
 from ..features.kernels import compiled
 
@@ -117,7 +117,7 @@ def _contributions(model:Any, X:pd.DataFrame, label:Any, position:int)->tuple:
     "Contributions, what they start from, the route"
     try: return *follow_paths(trees_of(model, label), X.to_numpy(float), kept=is_a(model, forest_classes[:-1])), _route(model)
     except InputError:   # the class was checked before: here only the trees can be at fault
-        if not is_a(model, (*xgboost_classes, *catboost_classes)): raise
+        if not is_a(model, (*xgboost_classes, *catboost_classes)) or getattr(model, "multi_strategy", None) == "multi_output_tree": raise
         return *_from_library(model, X, position), "contributions by the library: XGBoost's approx_contribs, CatBoost's shap_calc_type='Approximate'"
 
 # %% ../../nbs/72_explain.eli5_values.ipynb #ffbf2799
@@ -189,7 +189,7 @@ def weighted_contributions(
 )->Attribution:       # n x f contributions, in the margin's unit, and the base value; NaN and the reason where a member has none
     "Contributions to a weighted average: the members' contributions, averaged"
     X, members = model_frame(model, X), model.estimators_
-    shares = np.full(len(members), 1/len(members)) if model.weights is None else np.asarray(model.weights, float)/np.sum(model.weights)
+    shares = member_shares(model)
     names = [explainer_for(member, "eli5") for member in members]
     found = [explain_by(name, member, X) for name, member in zip(names, members)]
     if without := next((one.facts["reason"] for one in found if "reason" in one.facts), None): return _unanswered(X, f"A member has no contributions. {without}")

@@ -107,7 +107,7 @@ def explain_model_prediction(
         SHAP values do not add up to the model's margin
     """
     config = config or ModelInterpretabilityConfig()
-    if not isinstance(X, pd.DataFrame): raise InputError("The rows to explain come as a DataFrame", type(X).__name__, "Use pd.DataFrame(X, columns=...).")
+    if not isinstance(X, pd.DataFrame): raise InputError("The rows to explain come as a pandas DataFrame, whose index leads back to them", f"{type(X).__module__.split('.')[0]}'s {type(X).__name__}", "Use pd.DataFrame(X, index=..., columns=...).")
     background, names = config.background if background is None else background, _chosen_explainers(model, config)
     X = chosen_rows(X, config.n_samples, config.seed)
     prediction = margin(model, model_frame(model, X), config.label)

@@ -21,7 +21,7 @@ from .tables import explain_rows, shap_tables
 from .trees import UnreadableTrees, trees_of
 
 # %% auto #0
-__all__ = ['one_to_one', 'load_shap', 'tree_shap', 'linear_shap', 'constant_shap', 'weighted_shap']
+__all__ = ['one_to_one', 'load_shap', 'tree_shap', 'linear_shap', 'constant_shap', 'member_shares', 'weighted_shap']
 
 # %% ../../nbs/70_explain.shap_values.ipynb #c7b349ef
 one_to_one = {f"sklearn.preprocessing._data.{name}" for name in ("StandardScaler", "RobustScaler", "MinMaxScaler", "MaxAbsScaler",
@@ -36,12 +36,20 @@ def _origin(step:Any, width:int)->np.ndarray:  # per column made, the position a
     return np.concatenate([np.flatnonzero(~empty), step.indicator_.features_ if step.add_indicator else []]).astype(int)
 
 # %% ../../nbs/70_explain.shap_values.ipynb #14557cfd
+def _with_gaps(model:Any, X:pd.DataFrame)->pd.DataFrame:
+    "NaN where XGBoost was told that another number stands for a missing value"
+    missing = getattr(model, "missing", np.nan) if is_a(model, xgboost_classes) else np.nan
+    return X if pd.isna(missing) else X.mask(X.astype(np.float32) == np.float32(missing))
+
 def _at_last_step(model:Any, X:pd.DataFrame, background:pd.DataFrame|None)->tuple:
     "The predicting step, the rows and the background as it sees them, and a matrix that carries values back to the columns of X"
     *before, last = steps_of(model)
     X, origin = model_frame(model, X), np.arange(X.shape[1])
     for step in before: origin = origin[_origin(step, len(origin))]
-    seen = lambda rows: None if rows is None else pd.DataFrame(np.asarray(model[:-1].transform(rows))) if before else rows
+    def seen(rows):
+        if rows is None: return None
+        found = model[:-1].transform(rows) if before else rows
+        return _with_gaps(last, found if isinstance(found, pd.DataFrame) else pd.DataFrame(np.asarray(found)))
     return last, seen(X), seen(None if background is None else model_frame(model, background)), (origin[:, None] == np.arange(X.shape[1])).astype(float)
 
 # %% ../../nbs/70_explain.shap_values.ipynb #cc51e53e
@@ -182,6 +190,14 @@ def constant_shap(
     return Attribution(values, float(sums[0]), {"route": "a constant", "additivity_error": check_additivity(values, float(sums[0]), sums)})
 
 # %% ../../nbs/70_explain.shap_values.ipynb #ff9efbbe
+def member_shares(
+    model:Any,      # a fitted ensemble that averages predictions: `estimators_` and `weights`
+)->np.ndarray:      # one number per member, adding up to 1
+    "How much each member of a weighted average counts; a dropped one has no place among the members"
+    weights = np.ones(len(model.estimators)) if model.weights is None else np.asarray(model.weights, float)
+    kept = weights[[member is not None and member != "drop" for _, member in model.estimators]]
+    return kept/kept.sum()
+
 @explainers.register("weighted", method="shap", kinds="weighted averages of models with a SHAP explainer", classes=("sklearn.ensemble._voting.VotingRegressor",))
 def weighted_shap(
     model:Any,             # a fitted ensemble that averages predictions: `estimators_` and `weights`
@@ -193,7 +209,7 @@ def weighted_shap(
 )->Attribution:            # n x f values, in the margin's unit, and the base value
     "SHAP values of a weighted average: the members' values, averaged"
     X, members = model_frame(model, X), model.estimators_
-    shares = np.full(len(members), 1/len(members)) if model.weights is None else np.asarray(model.weights, float)/np.sum(model.weights)
+    shares = member_shares(model)
     names = [explainer_for(member) for member in members]
     options = {"label": label, "seed": seed}
     found = [explain_by(name, member, X, background, **options) for name, member in zip(names, members)]

@@ -109,6 +109,7 @@ def _read_xgboost(model:Any, position:int)->list[Tree]:
     boosting = json.loads(booster.save_raw("json"))["learner"]["gradient_booster"]
     if "weights" in boosting.get("model", {}): raise InputError("A tree model is explained by its trees", "booster='gblinear'", "Fit a linear model instead.")
     found = boosting.get("gbtree", boosting)["model"]
+    if any(int(tree["tree_param"]["size_leaf_vector"]) > 1 for tree in found["trees"]): raise InputError("Each leaf of a tree holds one number", "multi_strategy='multi_output_tree'", "Fit with multi_strategy='one_output_per_tree'.")
     scales = boosting.get("weight_drop", [1.0]*len(found["trees"]))
     rounds = found["iteration_indptr"][1:]
     best = booster.attributes().get("best_iteration")
@@ -188,6 +189,9 @@ def _read_histogram(model:Any, position:int)->list[Tree]:
 def _read_sklearn(model:Any, position:int)->list[Tree]:
     "The trees of a tree, a forest or gradient boosting of scikit-learn's"
     if not hasattr(model, "estimators_"): return [_sklearn_tree(model.tree_, position, 1.0)]
+    start = getattr(model, "init_", "zero")
+    if start != "zero" and not is_a(start, {"sklearn.dummy.DummyRegressor", "sklearn.dummy.DummyClassifier"}):
+        raise InputError("Gradient boosting starts from a constant", f"init={start}", "Fit it without init, or explain it as any model, with explainers={'shap': 'permutation'}.")
     if hasattr(model, "learning_rate"): return [_sklearn_tree(trees[position].tree_, 0, model.learning_rate) for trees in model.estimators_]
     return [_sklearn_tree(tree.tree_, position, 1/len(model.estimators_)) for tree in model.estimators_]
 
