@@ -1,9 +1,10 @@
 "What the test modules share: an environment of their own, and databases, on SQLite and on a PostgreSQL that the tests start themselves."
 import os
 import shutil
+import sqlite3
 import tempfile
 import warnings
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -43,6 +44,24 @@ def session_environment(tmp_path_factory):
 def environment(session_environment, monkeypatch, tmp_path_factory):
     monkeypatch.setenv("ALPHAPLUS_RUNS", str(tmp_path_factory.mktemp("runs")))
     for name in foreign: monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def mlflow_tables():
+    "MLflow's 90 tables are made by its fifty migrations in the first SQLite file of this process, and copied into the others"
+    import mlflow.store.db.utils as utils
+    made, migrate = sqlite3.connect(":memory:"), utils._initialize_tables
+    def initialize(engine):
+        if engine.dialect.name != "sqlite": return migrate(engine)
+        empty = made.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+        if empty: migrate(engine)
+        with closing(engine.raw_connection()) as connection:
+            file = connection.driver_connection
+            if empty: file.backup(made)
+            else: made.backup(file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, "_initialize_tables", initialize)
+        yield
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from alphaplus_ml.store.database import Database
 from alphaplus_ml.study import StudyConfig, market_study, study_data, study_search
 from alphaplus_ml.tracking.to_mlflow import mlflow_client
 
+pytestmark = pytest.mark.usefixtures("mlflow_tables")
+
 filled = ("hyperparameter_optimization", "model_interpretability", "ml_experiments", "advanced_feature_engineering", "model_performance_comparison")
 config = StudyConfig(study_id="test", features=("momentum", "range", "volume", "cross-sectional"), n_trials=4, n_explained=15, seed=1)
 
