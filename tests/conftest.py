@@ -23,7 +23,7 @@ def pytest_xdist_make_scheduler(config, log):
     class ByFixtures(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             file = nodeid.split("::")[0].rpartition("/")[2]
-            if file in ("test_docs.py", "test_blocks.py", "test_browser.py"): return "the built site"
+            if file in ("test_docs.py", "test_blocks.py", "test_browser.py", "test_templates.py"): return "the built site"
             return nodeid if file == "test_notebooks.py" else file
     return ByFixtures(config, log)
 
