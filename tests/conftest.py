@@ -8,7 +8,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-os.environ.setdefault("OMP_THREAD_LIMIT", "1")   # before any OpenMP is loaded: pytest already uses every core, and threads of several processes wait for each other
+for limit in ("OMP_THREAD_LIMIT", "OPENBLAS_NUM_THREADS"):   # before any OpenMP or BLAS is loaded: pytest already uses every core, and threads of several processes
+    os.environ.setdefault(limit, "1")                       # burn time while they wait for each other: the eigenvalues of a small matrix took twenty times as long
 
 import pytest
 import sqlalchemy as sa
