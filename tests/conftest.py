@@ -1,13 +1,15 @@
 "What the test modules share: an environment of their own, and databases, on SQLite and on a PostgreSQL that the tests start themselves."
 import os
 import shutil
+import sqlite3
 import tempfile
 import warnings
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-os.environ.setdefault("OMP_THREAD_LIMIT", "1")   # before any OpenMP is loaded: pytest already uses every core, and threads of several processes wait for each other
+for limit in ("OMP_THREAD_LIMIT", "OPENBLAS_NUM_THREADS"):   # before any OpenMP or BLAS is loaded: pytest already uses every core, and threads of several processes
+    os.environ.setdefault(limit, "1")                       # burn time while they wait for each other: the eigenvalues of a small matrix took twenty times as long
 
 import pytest
 import sqlalchemy as sa
@@ -22,7 +24,7 @@ def pytest_xdist_make_scheduler(config, log):
     class ByFixtures(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             file = nodeid.split("::")[0].rpartition("/")[2]
-            if file in ("test_docs.py", "test_blocks.py", "test_browser.py"): return "the built site"
+            if file in ("test_docs.py", "test_blocks.py", "test_browser.py", "test_templates.py"): return "the built site"
             return nodeid if file == "test_notebooks.py" else file
     return ByFixtures(config, log)
 
@@ -43,6 +45,24 @@ def session_environment(tmp_path_factory):
 def environment(session_environment, monkeypatch, tmp_path_factory):
     monkeypatch.setenv("ALPHAPLUS_RUNS", str(tmp_path_factory.mktemp("runs")))
     for name in foreign: monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def mlflow_tables():
+    "MLflow's 90 tables are made by its fifty migrations in the first SQLite file of this process, and copied into the others"
+    import mlflow.store.db.utils as utils
+    made, migrate = sqlite3.connect(":memory:"), utils._initialize_tables
+    def initialize(engine):
+        if engine.dialect.name != "sqlite": return migrate(engine)
+        empty = made.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+        if empty: migrate(engine)
+        with closing(engine.raw_connection()) as connection:
+            file = connection.driver_connection
+            if empty: file.backup(made)
+            else: made.backup(file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, "_initialize_tables", initialize)
+        yield
 
 
 @contextmanager

@@ -7,6 +7,8 @@ import pytest
 
 from alphaplus_ml import cli
 
+pytestmark = pytest.mark.usefixtures("mlflow_tables")
+
 command = str(Path(sys.executable).parent/"alphaplus")
 
 

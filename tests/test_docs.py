@@ -324,6 +324,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
 def test_a_failed_build_leaves_the_last_site_as_it_was(built_site, monkeypatch):
     before = {path: path.read_bytes() for path in built_site.rglob("*.html")}
     files = docs_site.other_files
+    monkeypatch.setattr(docs_site, "process_notebooks", lambda root: root/"_proc")   # the build before has just made it
     monkeypatch.setattr(docs_site, "other_files", lambda site, commands: files(site, commands) | {"command_line.md": b"# alphaplus\n\n[x](#nowhere-at-all)\n"})
     with pytest.raises(DocsError, match="nowhere-at-all"): docs_site.build_docs(cli.app, built_site)
     assert {path: path.read_bytes() for path in built_site.rglob("*.html")} == before

@@ -23,6 +23,8 @@ from alphaplus_ml.templates import Parameter, fitted, from_text, read_parameters
 from alphaplus_ml.tracking.start import ExperimentTrackingConfig, open_database, start_experiment_tracking
 from alphaplus_ml.tracking.to_mlflow import find_run, mlflow_client
 
+pytestmark = pytest.mark.usefixtures("mlflow_tables")
+
 join = "from alphaplus_ml.tracking.start import current_run\nrun = current_run('by_hand')"
 notebooks = {
     "good": ("factor: float = 1.0  # a factor, a = b\nn: int|None = None  # rows\nname: str = 'it\\'s'\nfast: bool = True", join,

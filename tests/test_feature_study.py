@@ -18,6 +18,8 @@ from alphaplus_ml.market.labels import forward_return, label_end
 from alphaplus_ml.market.sources import load_market
 from alphaplus_ml.store.database import Database
 
+pytestmark = pytest.mark.usefixtures("mlflow_tables")
+
 config = FeatureStudyConfig(study_id="test", features=("gap", "close_location", "intraday_return", "range_expansion_20", "rank(momentum_5)", "weekday_sin", "dispersion_20"), n_explained=40)
 
 

@@ -9,6 +9,8 @@ import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 
+from warm_kernels import WarmKernelManager
+
 root = Path(__file__).parent.parent
 notebooks = sorted((root/"nbs").glob("[0-9]*.ipynb")) + [root/"nbs"/"index.ipynb"] + sorted(
     path for folder in ("tutorials", "explanations", "benchmarks") for path in (root/"nbs"/folder).glob("*.ipynb"))
@@ -53,7 +55,7 @@ def test_notebook_runs_and_shows_what_it_has_stored(path, tmp_path, monkeypatch)
     notebook, stored = nbformat.read(path, 4), texts(nbformat.read(path, 4))
     measures = path.parent.name == "benchmarks"
     if measures: with_parameters(notebook, small[path.stem])
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute(env=dict(os.environ))
+    NotebookClient(notebook, timeout=300, kernel_name="python3", kernel_manager_class=WarmKernelManager, resources={"metadata": {"path": str(tmp_path)}}).execute(env=dict(os.environ))
     said = [output.text for cell in notebook.cells for output in cell.get("outputs", []) if output.get("name") == "stderr"]
     assert [text for text in said if "IPKernelApp" not in text] == [], "a notebook writes nothing to standard error"
     if not measures:

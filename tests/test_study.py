@@ -1,5 +1,4 @@
-"The market study, end to end: as a function, and as a template through papermill into SQL and MLflow on both databases."
-import json
+"The market study, end to end, and searches through papermill; the templates' own records are in test_templates."
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,8 @@ from alphaplus_ml.store.database import Database
 from alphaplus_ml.study import StudyConfig, explained_rows, held_out_model, market_study, study_data, study_search
 from alphaplus_ml.tracking.to_mlflow import mlflow_client
 
-filled = ("hyperparameter_optimization", "model_interpretability", "ml_experiments", "advanced_feature_engineering", "model_performance_comparison")
+pytestmark = pytest.mark.usefixtures("mlflow_tables")
+
 config = StudyConfig(study_id="test", features=("momentum", "range", "volume", "cross-sectional"), n_trials=4, n_explained=15, seed=1)
 
 
@@ -83,53 +83,6 @@ def test_a_strong_signal_is_found():
 @pytest.mark.parametrize("bad, says", [({"features": ("momentun_20",)}, "momentum_20"), ({"model_name": "lightgmb"}, "lightgbm"), ({"horizon": 400}, "horizon")])
 def test_bad_input_is_refused(panel, bad, says):
     with pytest.raises(InputError, match=says): market_study(panel, config.model_copy(update=bad))
-
-
-templates = sorted(path.stem for path in (Path(__file__).parent.parent/"nbs"/"experiments").glob("*.ipynb"))
-
-
-@pytest.fixture(scope="module", params=templates)
-def finished(request, tmp_path_factory):
-    "Every template with its own defaults, on embedded SQLite"
-    settings = Settings(runs=tmp_path_factory.mktemp("runs"), database_url=None, mlflow_uri=None, _env_file=None)
-    return settings, run_experiment(request.param, settings=settings)
-
-
-def read_back(database, settings, run):
-    "The facts of a run, from SQL and from MLflow"
-    counts = database.counts()
-    row = database.frame("ml_experiments", experiment_id=run.id).iloc[0]
-    tracked = mlflow_client(settings).get_run(row.tags["mlflow_run_id"])
-    return counts, row, tracked
-
-
-def check_records(counts, row, tracked, run):
-    "One run, the same in its folder, in SQL and in MLflow"
-    assert run.status == row.status == "completed" and tracked.info.status == "FINISHED"
-    assert tracked.data.tags["alphaplus.experiment_id"] == run.id and row.metrics == run.metrics
-    finite = {name: value for name, value in row.metrics.items() if isinstance(value, (int, float))}
-    assert all(tracked.data.metrics[name] == pytest.approx(value) for name, value in finite.items())
-    assert finite and (row.experiment_name != "market_study" or all(counts[table] > 0 for table in filled))
-
-
-def test_template_leaves_folder_rows_and_mlflow_run(finished):
-    settings, run = finished
-    assert run.status == "completed", run.error
-    database = Database(sqlite_url(settings.runs/"alphaplus.db"))
-    check_records(*read_back(database, settings, run), run)
-    name = run.path.parent.name
-    assert {f"{name}.ipynb", f"{name}.html", "params.json", "metrics.json", "environment.txt", "data.json", "run.json"} <= {path.name for path in run.path.iterdir()}
-    assert json.loads((run.path/"metrics.json").read_text()) == run.metrics
-    page = (run.path/f"{name}.html").read_text()
-    assert "<script src=\"http" not in page and "<link rel=\"stylesheet\" href=\"http" not in page
-
-
-def test_template_on_postgresql(postgres_url, tmp_path):
-    settings = Settings(runs=tmp_path, database_url=postgres_url, mlflow_uri=sqlite_url(tmp_path/"mlflow.db"), _env_file=None)
-    run = run_experiment("market_study", {"n_trials": 2, "control": False, "start": "2012-01-01"}, settings=settings)
-    assert run.status == "completed", run.error
-    with Database(postgres_url) as database: counts, row, tracked = read_back(database, settings, run)
-    check_records(counts, row, tracked, run)
 
 
 small = {"source": "planted", "end": "2015-10-30", "features": "momentum_1, momentum_5, rsi_14", "n_trials": 3}

@@ -22,6 +22,8 @@ from alphaplus_ml.tracking.start import (ExperimentTrackingConfig, JoinedRun, at
 from alphaplus_ml.tracking.to_database import merged, merged_metrics
 from alphaplus_ml.tracking.to_mlflow import find_run, flat, mlflow_client
 
+pytestmark = pytest.mark.usefixtures("mlflow_tables")
+
 members = sorted(trackers)
 
 

@@ -12,8 +12,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from hashlib import sha256
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from importlib.metadata import distribution, version
+from importlib.metadata import distribution
 from pathlib import Path
 from shutil import copyfile, rmtree
 from typing import Any
@@ -24,6 +25,7 @@ from .content import (Site, command_page, name_index, section_index, section_pag
 from .pages import DocsError, check_pages, read_pages
 from .reference import undocumented
 from .source import library
+from ..experiments import environment_lock
 from ..templates import checkout
 
 # %% auto #0
@@ -39,10 +41,11 @@ def run_key(
     template:Path,      # a template's notebook
     parameters:dict,    # what differs from its defaults
 )->str:                 # 16 hexadecimal digits
-    "What identifies a run: the template, its parameters, the library's code and the numerical packages"
-    code = [module.source for name, module in library().items() if not name.startswith(("docs.", "cli"))]
-    versions = [version(name) for name in ("numpy", "pandas", "polars", "scikit-learn", "lightgbm", "optuna", "shap", "matplotlib")]
-    return fingerprint([template.read_text(encoding="utf-8"), sorted(parameters.items()), code, versions])
+    "What identifies a run: the template, its parameters, the package with its migrations, and what is installed"
+    package = checkout()/"alphaplus_ml"
+    ours = [path for path in sorted(package.rglob("*.*")) if path.is_file() and not {"docs", "__pycache__"} & set(path.parts[len(package.parts):])]
+    code = [(path.name, sha256(path.read_bytes()).hexdigest()) for path in ours if path.name != "_modidx.py"]
+    return fingerprint([template.read_text(encoding="utf-8"), sorted(parameters.items()), code, environment_lock()])
 
 # %% ../../nbs/98_docs.site.ipynb #ed6e91d3
 def run_command(

@@ -338,6 +338,15 @@ def mcnemar(
 # %% ../../nbs/22_evaluation.significance.ipynb #3f909957
 adjustments = ("holm", "fdr_bh", "bonferroni", "sidak", "holm-sidak", "simes-hochberg", "hommel", "fdr_by")
 
+# %% ../../nbs/22_evaluation.significance.ipynb #55a7a9ab
+def _holm(p):
+    "Step-down: the smallest times k, the next times k - 1, and never falling"
+    order = np.argsort(p, kind="stable")
+    rising = np.maximum.accumulate(p[order]*np.arange(len(p), 0, -1))
+    return np.minimum(rising, 1.0)[np.argsort(order, kind="stable")]
+
+def _adjusted(p, method): return _holm(p) if method == "holm" else need("statsmodels.stats.multitest").multipletests(p, method=method)[1]
+
 # %% ../../nbs/22_evaluation.significance.ipynb #db49d543
 def adjust_p_values(
     p_values,              # k p-values; a NaN stays one and is not counted
@@ -353,5 +362,5 @@ def adjust_p_values(
     adjusted = np.array(p_values, dtype=float)
     told = ~np.isnan(adjusted)
     if adjusted.ndim != 1 or ((adjusted[told] < 0) | (adjusted[told] > 1)).any(): raise InputError("p-values are a list of numbers between 0 and 1", adjusted.tolist())
-    if told.any(): adjusted[told] = need("statsmodels.stats.multitest").multipletests(adjusted[told], method=method)[1]
+    if told.any(): adjusted[told] = _adjusted(adjusted[told], method)
     return adjusted

@@ -105,9 +105,9 @@ def upper_quantiles(
     degrees = np.maximum(2*mean**2/np.maximum(variance, mean**2/250 + np.finfo(float).tiny), 0.3)   # at most 500
     seen, beyond = (np.array([tail for tail in TAILS if (tail >= 0.01) == near]) for near in (True, False))
     stretches = min(stretches, 1e6)
-    law, careful, known = stats.f(degrees, np.where(alone, 1, degrees)*stretches), stats.f(degrees, stretches), stats.chi2(degrees)
-    body = np.moveaxis(np.quantile(drawn, 1 - seen, axis=-1), 0, -1)*law.isf(seen)*degrees/known.isf(seen)
-    return np.concatenate([body, body[..., -1:]*careful.isf(beyond)/careful.isf(seen[-1])], axis=-1)
+    isf, known = stats.f.isf, stats.chi2.isf(seen, degrees)   # a frozen law would write its documentation each time
+    body = np.moveaxis(np.quantile(drawn, 1 - seen, axis=-1), 0, -1)*isf(seen, degrees, np.where(alone, 1, degrees)*stretches)*degrees/known
+    return np.concatenate([body, body[..., -1:]*isf(beyond, degrees, stretches)/isf(seen[-1], degrees, stretches)], axis=-1)
 
 # %% ../../nbs/66_features.chance.ipynb #6987a86e
 @dataclass(frozen=True)
