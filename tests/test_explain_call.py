@@ -130,7 +130,8 @@ def test_a_key_is_the_same_in_another_process(boosted, tmp_path):
     X.to_pickle(tmp_path/"X.pkl")
     program = f"""
     import lightgbm, pandas as pd
-        model, X = lightgbm.Booster(model_file=r"{tmp_path/'model.txt'}"), pd.read_pickle(r"{tmp_path/'X.pkl'}")
+    from alphaplus_ml.explain.fingerprints import answer_key
+    model, X = lightgbm.Booster(model_file=r"{tmp_path/'model.txt'}"), pd.read_pickle(r"{tmp_path/'X.pkl'}")
     print(answer_key(model, model.predict(X), X, None, dict(seed=0)))
     """
     keys = {subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": str(seed)}).stdout.strip() for seed in range(2)}
