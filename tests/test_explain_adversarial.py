@@ -79,7 +79,7 @@ def brute(ask, row, background):
 
 # columns
 
-@pytest.mark.parametrize("columns", [["a b", "c d", "e f"], ["é", "ü", "中"], [0, 1, 2], [7, 3, 5], ["2", "0", "1"], ["x|y", "it's", "100%"], ["a", "A", "a "]], ids=str)
+@pytest.mark.parametrize("columns", [["a b", "中", "100%"], [7, 3, 5], ["2", "x|y", "it's"]], ids=str)
 @every_model
 def test_odd_names_change_no_number(name, columns):
     plain, odd = (explained(makers[name]().fit(rows, y), rows.head(5), rows) for rows in (X, X.set_axis(columns, axis=1)))
@@ -188,10 +188,10 @@ def test_a_column_without_a_value_gets_nothing(name):
 @every_model
 def test_a_scale_moves_through(name, scale):
     rows = X*scale
-    model, plain = makers[name]().fit(X, y), makers[name]().fit(rows, y)
-    found = explained(plain, rows.head(20), rows)
+    found = explained(makers[name]().fit(rows, y), rows.head(20), rows)
     if name != "ridge" and (name, scale) != ("forest", 1e-12):   # a penalty has a unit, and to scikit-learn's trees values closer than 1e-7 are equal
-        for method in EVERY: np.testing.assert_allclose(found.values[method], explained(model, X.head(20)).values[method], rtol=1e-4, atol=1e-5)
+        plain = explained(makers[name]().fit(X, y), X.head(20))
+        for method in EVERY: np.testing.assert_allclose(found.values[method], plain.values[method], rtol=1e-4, atol=1e-5)
     explained(makers[name]().fit(X, y*scale), X.head(20))
 
 
@@ -389,15 +389,18 @@ def test_values_that_are_no_numbers_never_add_up():
         with pytest.raises(AdditivityError): check_additivity(np.array(values), base, np.array(sums))
 
 
-def test_a_row_s_line_does_not_depend_on_the_rows_beside_it():
+@pytest.mark.parametrize("bins", [True, False])
+def test_a_row_s_line_does_not_depend_on_the_rows_beside_it(bins, monkeypatch):
     "More rows than LIME asks about at once, each with random rows of its own"
-    wide = pd.DataFrame(np.random.default_rng(1).normal(size=(50, 20)))
-    rule = lambda rows: rows[0]*rows[1] + rows[2]
-    options = {"n_perturbations": 400_000, "n_seeds": 1, "shared_perturbations": False, "discretize_continuous": False}
-    together = lime_values(rule, wide.head(3), wide, **options)
-    for row in (0, 2):   # two rows are a batch
-        alone = lime_values(rule, wide.iloc[[row]], wide, **options)
-        np.testing.assert_allclose(alone.values[0], together.values[row], rtol=1e-9, atol=1e-12)
+    model, options = makers["lightgbm"]().fit(X, y), {"n_perturbations": 500, "shared_perturbations": False, "discretize_continuous": bins}
+    whole = lime_values(model, X.head(9), X, **options)
+    monkeypatch.setattr("alphaplus_ml.explain.lime_values._most_numbers", 2*500*3*3)   # two rows with three features and three seeds
+    calls, honest = [], lightgbm.LGBMRegressor.predict
+    monkeypatch.setattr(lightgbm.LGBMRegressor, "predict", lambda self, rows, **o: (calls.append(len(rows)), honest(self, rows, **o))[1])
+    batches = lime_values(model, X.head(9), X, **options)
+    assert max(calls) == 2*499*3 and len(calls) == 1 + 5
+    np.testing.assert_allclose(batches.values, whole.values, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(lime_values(model, X.iloc[[8]], X, **options).values[0], whole.values[8], rtol=1e-9, atol=1e-12)
 
 
 def test_a_method_twice_is_there_once():

@@ -120,6 +120,8 @@ def _surrogate(
     return slopes, intercept, intercept + slopes @ own, 1 - rest @ rest/spread if spread > 0 else np.nan, total - 1
 
 # %% ../../nbs/71_explain.lime_values.ipynb #e535b04e
+_most_numbers = 2**24   # in random rows that are drawn at a time, 128 MiB
+
 def _asked(space, ask:Callable, generators:list, n:int)->list:  # per generator: what was drawn, and the n answers
     "Random rows and the model's answers to them, in one call of the model"
     drawn, rows = zip(*(space.draw(generator, n) for generator in generators))
@@ -130,7 +132,7 @@ def _neighbours(space, ask:Callable, X:np.ndarray, seeds:list, n:int, shared:boo
     if shared:
         yield from repeat(_asked(space, ask, [np.random.default_rng(seed) for seed in seeds], n), len(X))
         return
-    batch = max(1, 2**24 // (n*X.shape[1]*len(seeds)))    # 128 MiB of random rows at a time
+    batch = max(1, _most_numbers // (n*X.shape[1]*len(seeds)))
     for start in range(0, len(X), batch):
         part = X[start:start + batch]
         asked = _asked(space, ask, [np.random.default_rng([*seed, crc32(row.tobytes())]) for row in part for seed in seeds], n)
