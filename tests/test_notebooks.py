@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat.v4 import new_code_cell
 
 from warm_kernels import WarmKernelManager
@@ -40,6 +41,12 @@ def texts(notebook):
     return {cell.id: masked("".join(map(words, cell.get("outputs", [])))) for cell in notebook.cells if cell.cell_type == "code"}
 
 
+def run(notebook, folder):
+    "A notebook, executed in a kernel of its own"
+    NotebookClient(notebook, timeout=300, kernel_name="python3", kernel_manager_class=WarmKernelManager, resources={"metadata": {"path": str(folder)}}).execute(env=dict(os.environ))
+    return notebook
+
+
 @pytest.fixture(autouse=True)
 def sockets_are_closed():
     "A client leaves its sockets to the garbage collector, whose warnings would otherwise hit the next test"
@@ -55,12 +62,27 @@ def test_notebook_runs_and_shows_what_it_has_stored(path, tmp_path, monkeypatch)
     notebook, stored = nbformat.read(path, 4), texts(nbformat.read(path, 4))
     measures = path.parent.name == "benchmarks"
     if measures: with_parameters(notebook, small[path.stem])
-    NotebookClient(notebook, timeout=300, kernel_name="python3", kernel_manager_class=WarmKernelManager, resources={"metadata": {"path": str(tmp_path)}}).execute(env=dict(os.environ))
+    run(notebook, tmp_path)
     said = [output.text for cell in notebook.cells for output in cell.get("outputs", []) if output.get("name") == "stderr"]
     assert [text for text in said if "IPKernelApp" not in text] == [], "a notebook writes nothing to standard error"
     if not measures:
         fresh = texts(notebook)
         assert {cell: fresh[cell] for cell in stored if fresh[cell] != stored[cell]} == {}, "stored outputs say something else: run the notebook and keep its outputs"
+
+
+def test_a_warm_kernel_knows_nothing_of_ours(tmp_path):
+    "Neither our modules, nor the tests, nor what the kernel before it has done"
+    said = """import os, sys, pathlib, pandas
+print([name for name in sys.modules if name.startswith("alphaplus_ml") or name == "matplotlib.pyplot"], [path for path in sys.path if "tests" in pathlib.Path(path).parts])
+print("spoiled" in globals(), "SPOILED" in os.environ, hasattr(pandas, "spoiled"), os.listdir())
+spoiled = pandas.spoiled = os.environ["SPOILED"] = "1"
+"""
+    for _ in range(2): assert run(nbformat.v4.new_notebook(cells=[new_code_cell(said)]), tmp_path).cells[0].outputs[0].text == "[] []\nFalse False False []\n"
+
+
+@pytest.mark.parametrize("source, error", [("1/0", CellExecutionError), ("import os; os._exit(1)", DeadKernelError)])
+def test_a_notebook_that_fails_is_seen(source, error, tmp_path):
+    with pytest.raises(error): run(nbformat.v4.new_notebook(cells=[new_code_cell(source)]), tmp_path)
 
 
 def test_a_stale_output_is_seen():
