@@ -91,7 +91,7 @@ def _find(values, n, wanted):
 # %% ../../nbs/69b_explain.tables.ipynb #943182c7
 @compiled
 def way_to(
-    node:int,
+    node:int,             # where the way ends
     nodes:tuple,          # column, cut, left, cover, parent: an array each, by node; owner: of each column
     feature:np.ndarray,   # filled with the distinct features above the node
     share:np.ndarray,     # filled with the part of the training rows that go this way, per feature
