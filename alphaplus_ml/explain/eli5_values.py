@@ -176,6 +176,7 @@ def constant_contributions(
     sums, values = margin(model, X), np.zeros(X.shape)
     return Attribution(values, float(sums[0]), {"route": "a constant, of which eli5 has no rule", "additivity_error": check_additivity(values, float(sums[0]), sums)})
 
+# %% ../../nbs/72_explain.eli5_values.ipynb #4d3e2a64
 @explainers.register("weighted contributions", method="eli5", kinds="weighted averages of models with contributions", classes=("sklearn.ensemble._voting.VotingRegressor",))
 def weighted_contributions(
     model:Any,        # a fitted ensemble that averages predictions: `estimators_` and `weights`
