@@ -379,6 +379,25 @@ def test_a_function_that_is_no_model_is_refused(answer, message):
         with pytest.raises(InputError, match=message): explain_model_prediction(answer, X.head(4), config(methods=(method,)), background=X)
 
 
+def test_a_function_that_writes_into_its_rows_changes_nobody_s():
+    def rule(rows):
+        answer = rows.a*rows.b
+        rows["a"] = 0.0
+        return answer
+    rows, background = X.head(4).copy(), X.copy()
+    found = explained(rule, rows, background)
+    pd.testing.assert_frame_equal(rows, X.head(4))
+    pd.testing.assert_frame_equal(background, X)
+    np.testing.assert_array_equal(found.values["shap"], explained(lambda rows: rows.a*rows.b, rows, background).values["shap"])
+
+
+def test_an_explanation_stays_when_the_rows_change():
+    rows = X.head(4).copy()
+    found = explain_model_prediction(makers["lightgbm"]().fit(X, y), rows, config(methods=("shap",)))
+    rows.iloc[:] = 0.0
+    np.testing.assert_array_equal(found.to_frame().feature_value, X.head(4).to_numpy().ravel())
+
+
 def test_what_is_no_model_is_refused():
     for wrong in (Ridge, None, "model.pkl", 3, makers["lightgbm"](), makers["xgboost"](), makers["catboost"]()):
         with pytest.raises(InputError): explain_model_prediction(wrong, X.head(4), background=X)

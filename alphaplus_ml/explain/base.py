@@ -83,7 +83,7 @@ def margins(
     asked = next((option for kinds, option in _raw if is_a(model, kinds)), None)
     if asked: values = model.predict(X, **asked)
     elif is_a(model, keras_classes): values = model.predict(network_input(model, X), verbose=0)
-    else: values = next((getattr(model, how) for how in ("decision_function", "predict_proba", "predict") if hasattr(model, how)), model)(X)
+    else: values = next((getattr(model, how) for how in ("decision_function", "predict_proba", "predict") if hasattr(model, how)), lambda rows: model(rows.copy()))(X)   # a function may write into its rows
     return _answers(values, len(X))/(_trees_averaged(model) if is_a(model, lightgbm_classes) else 1)
 
 # %% ../../nbs/69_explain.base.ipynb #248b8a8a

@@ -109,7 +109,7 @@ def explain_model_prediction(
     config = config or ModelInterpretabilityConfig()
     if not isinstance(X, pd.DataFrame): raise InputError("The rows to explain come as a pandas DataFrame, whose index leads back to them", f"{type(X).__module__.split('.')[0]}'s {type(X).__name__}", "Use pd.DataFrame(X, index=..., columns=...).")
     background, names = config.background if background is None else background, _chosen_explainers(model, config)
-    X = chosen_rows(X, config.n_samples, config.seed)
+    X = chosen_rows(X, config.n_samples, config.seed).copy()   # the explanation stays when the caller's rows change
     prediction = margin(model, model_frame(model, X), config.label)
     key = answer_key(model, prediction, X, background, {**config.model_dump(exclude=_changes_nothing), "explainers": names})
     named = {"model_name": config.model_name, "model_version": config.model_version, "seed": config.seed}
