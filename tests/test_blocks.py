@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -15,13 +16,18 @@ from alphaplus_ml.store.database import Database
 root = Path(__file__).parent.parent
 
 
+@cache
+def fences():
+    "Page, language and text of every block in the prose"
+    prose = [(path, cell.source) for path, page in read_pages(root/"nbs").items() for cell in page.notebook.cells if cell.cell_type == "markdown"]
+    return [(path, token.info.strip(), token.content) for path, source in prose for token in tokens(source) if token.type == "fence"]
+
+
 def blocks_of(language):
     "For each page that has some, its blocks in a language"
     found = {}
-    for path, page in read_pages(root/"nbs").items():
-        prose = [cell.source for cell in page.notebook.cells if cell.cell_type == "markdown"]
-        texts = [token.content for source in prose for token in tokens(source) if token.type == "fence" and token.info.strip() == language]
-        if texts: found[path] = texts
+    for path, its, text in fences():
+        if its == language: found.setdefault(path, []).append(text)
     return found
 
 

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from statistics import median
 
@@ -30,7 +31,8 @@ def module_of(notebook):
     return found and found[1]
 
 
-def cells(notebook): return nbformat.read(notebook, 4).cells
+@cache
+def cells(notebook): return nbformat.read(notebook, 4).cells   # tests read them, and leave them as they are
 def exports(notebook): return [c.source for c in cells(notebook) if c.cell_type == "code" and re.search(r"^#\|\s*export", c.source, re.M)]
 def number(notebook): return re.match(r"\d\d[a-z]?", notebook.name)[0]   # letters make room between two numbers: 69 < 69a < 70
 def code_lines(source): return [line for line in source.split("\n") if line.strip()]
