@@ -436,7 +436,7 @@ def test_what_is_wrong_shows_before_rows_are_made(empty_url):
 
 
 @pytest.mark.parametrize("rows", [{"experiment_id": "a"}, "rows", 7, None, [7], lambda: iter([7]), lambda: iter(["row"]), lambda: iter([[{"experiment_id": "a"}], 3.5]), pd.Series(["a"]), lambda: iter([[7]]),
-                                  pd.DataFrame([["a", "b"]], columns=["experiment_id"]*2), pd.DataFrame({"id": [1]}), pd.DataFrame(index=[1])], ids=repr)
+                                  pd.DataFrame([["a", "b"]], columns=["experiment_id"]*2), pd.DataFrame({"id": [1]}), pd.DataFrame(index=[1])], ids=lambda rows: type(rows).__name__)
 def test_refused_blocks(shared_database, rows):
     before = shared_database.counts()
     with pytest.raises(InputError): shared_database.append("ml_experiments", rows() if callable(rows) else rows)
