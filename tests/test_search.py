@@ -772,10 +772,12 @@ def test_a_warning_when_rows_begin_to_wait_and_one_when_they_are_given_up(slope)
 def test_each_trial_costs_one_insert_and_one_update_of_the_database(stored, slope):
     statements = []
     with Database(stored) as database:
-        sa.event.listen(database.engine, "before_cursor_execute", lambda connection, cursor, statement, *rest: statements.append(statement.split()[0]))
+        database.counts()
+        sa.event.listen(database.engine, "checkout", lambda connection, *rest: connection.set_trace_callback(lambda statement: statements.append(statement.split()[0])))
         quick(database, n_trials=60, sampler="random", pruner="none", splitter=WalkForward(1))
     counted = pd.Series(statements).value_counts()
-    assert counted["INSERT"] == 60 and counted["UPDATE"] == 61 and counted.drop(["BEGIN"], errors="ignore").sum() < 60 + 61 + 12
+    assert counted["INSERT"] == 60 and counted["UPDATE"] == 61
+    assert counted.get("SELECT", 0) < 60 + 12 and counted["BEGIN"] < 60 + 61 + 12   # a moment per insert, and what the search asks at its start
 
 
 # early stopping, weights, classes
