@@ -5,6 +5,7 @@
 # %% ../../nbs/72_explain.eli5_values.ipynb #a1cda9b8
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from alphaplus_ml.explain.base import (
     Attribution, catboost_classes, check_additivity, check_fitted, columns_of_fit, explain_by, explainer_for, explainers, forest_classes, is_a, lightgbm_classes, linear_classes,
     margin, margins, model_frame, model_width, output_position, steps_of, tree_classes, xgboost_classes,
 )
-from .shap_values import _at_last_step, _coefficients, _tolerance, member_shares
+from .shap_values import _at_last_step, _coefficients, _tolerance, constant_shap, member_shares
 from .trees import Trees, codes_of, trees_of
 from ..features.kernels import compiled
 
@@ -175,10 +176,9 @@ def constant_contributions(
     X:pd.DataFrame,   # n rows to explain
     background:pd.DataFrame|None=None,  # changes nothing; every explainer takes one
 )->Attribution:       # zeros, n x f, and the predicted number
-    "Contributions to a constant: zero for every feature"
-    X = model_frame(model, X)
-    sums, values = margin(model, X), np.zeros(X.shape)
-    return Attribution(values, float(sums[0]), {"route": "a constant, of which eli5 has no rule", "additivity_error": check_additivity(values, float(sums[0]), sums)})
+    "Contributions to a constant: zero for every feature, as its SHAP values are"
+    found = constant_shap(model, X)
+    return replace(found, facts=found.facts | {"route": "a constant, of which eli5 has no rule"})
 
 # %% ../../nbs/72_explain.eli5_values.ipynb #c2d7ef6f
 @explainers.register("weighted contributions", method="eli5", kinds="weighted averages of models with contributions", classes=("sklearn.ensemble._voting.VotingRegressor",))
